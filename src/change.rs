@@ -1,0 +1,626 @@
+//! The state machine: what is believed about a subject, and when a look changes it.
+//!
+//! The rules, each with a test below:
+//! * The first believed observation is a baseline, not a change.
+//! * An id is taken only from a look that started after the last applied one ended ([`Token`]s order them). A look that
+//!   overlapped another and disagrees with what is believed records nothing and asks for another look.
+//! * A negative outcome is believed after a second negative look that started at least `confirm_after` after the first ended;
+//!   "not registered", which a troubled gateway says of everybody, only if the device had a success in between.
+//! * A preview alone never makes a change: should it show another id, the full picture is looked at; if that one did not
+//!   change, the preview's id is remembered as its twin.
+//! * A failure never gets here.
+//!
+//! This module is pure. The store writes what [`observe`] computes only if the state it was computed from is still the stored
+//! one, and computes nothing itself.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::Timestamp;
+use crate::entry::{Unreadable, check_format};
+use crate::outcome::{Observation, Outcome, Reason, Rules, Token};
+
+/// Where the doubling of looks at a doubted outcome ends.
+const DOUBT_INTERVAL_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// Everything kept about a subject beside its entries.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct State {
+    /// What has been recorded; `None` before the first believed observation.
+    pub recorded: Option<Recorded>,
+    /// A negative outcome seen and not yet believed.
+    doubt: Option<Doubt>,
+    /// A preview's id that waits for a look at the full picture.
+    stray: Option<String>,
+    /// An id under which previews show the recorded full picture.
+    twin: Option<String>,
+    /// Looks applied since the baseline: with the version, the evidence for how often this person changes pictures.
+    looks: u64,
+}
+
+/// What is believed, and its history in brief.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Recorded {
+    /// Random, made with the baseline: what is forgotten and comes back has another history.
+    pub incarnation: u128,
+    /// Counts the changes, from 1; 0 is the baseline.
+    pub version: u64,
+    /// What is believed now.
+    pub belief: Belief,
+    /// When the baseline was made.
+    pub baseline_at: Timestamp,
+    /// When the last change was noticed; `None` while there is only the baseline.
+    pub changed_at: Option<Timestamp>,
+    /// When the belief was last seen to hold.
+    pub seen_at: Timestamp,
+    /// Negative looks in a row since a negative belief began.
+    repeats: u32,
+}
+
+/// A believed outcome, reduced to what makes a difference.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Belief {
+    /// The picture with this id.
+    Id(String),
+    /// No picture to be seen.
+    Negative(Reason),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Doubt {
+    reason: Reason,
+    /// end of the first negative look
+    since: Timestamp,
+    /// negative looks that were far enough apart
+    looks: u32,
+}
+
+/// What a look did to the subject's state: all that an entry needs to know of it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Standing {
+    /// It is believed.
+    Believed {
+        /// Negative looks in a row, this one included; 0 for a picture.
+        repeats: u32,
+    },
+    /// It is negative and waits for a second look at `look_at`.
+    Doubted {
+        /// When the second look is due.
+        look_at: Timestamp,
+    },
+    /// It overlapped another look that says otherwise.
+    Overlapped,
+}
+
+/// What kind of change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// There was no picture to be seen, now there is.
+    Set,
+    /// Another picture.
+    Changed,
+    /// There was a picture, now there is none to be seen.
+    Removed,
+}
+
+/// A change, recorded in the same atomic write as the state that it leads to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// The digest of incarnation, version, old and new id: the same wherever the change is recorded, and it gives no phone
+    /// number away.
+    pub event_id: String,
+    /// What kind.
+    pub kind: Kind,
+    /// For a removal: why there is no picture.
+    pub reason: Option<Reason>,
+    /// The id before.
+    pub old_id: Option<String>,
+    /// The id after.
+    pub new_id: Option<String>,
+    /// Counts this subject's changes, from 1.
+    pub version: u64,
+    /// When it was noticed.
+    pub noticed_at: Timestamp,
+    /// When the old id was last seen: the change happened after this.
+    pub not_before: Timestamp,
+}
+
+/// What follows from one observation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Verdict {
+    /// The state to write.
+    pub state: State,
+    /// For the entry.
+    pub standing: Standing,
+    /// The change to record.
+    pub change: Option<Change>,
+    /// Whether the full picture must be looked at soon, because a preview showed an unknown id.
+    pub look_at_full: bool,
+}
+
+/// What the state machine needs to know beside the observation.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The end token of the last observation applied to this subject.
+    pub applied: Token,
+    /// When the device last got a picture out of the gateway.
+    pub device_succeeded_at: Option<Timestamp>,
+    /// Fresh randomness, used if this observation makes the baseline.
+    pub entropy: u128,
+    /// Lifetimes and intervals.
+    pub rules: &'a Rules,
+}
+
+/// Computes what follows from one observation. Pure: the same arguments, the same verdict.
+#[must_use]
+pub fn observe(state: &State, seen: &Observation, around: Circumstances<'_>) -> Verdict {
+    let mut next = state.clone();
+    let overlapped = seen.start <= around.applied;
+    let mut verdict = match &seen.outcome {
+        Outcome::Present(_) => match seen.outcome.id() {
+            Some(id) => next.present(id, seen, overlapped, around),
+            // An answer without an id says nothing about changes.
+            None => Step::quiet(Standing::Believed { repeats: 0 }),
+        },
+        Outcome::Negative(negative) => next.negative(negative.reason, seen, overlapped, around),
+    };
+    if matches!(verdict.standing, Standing::Overlapped) {
+        next = state.clone();
+        verdict.change = None;
+    } else {
+        next.looks += 1;
+    }
+    Verdict { state: next, standing: verdict.standing, change: verdict.change, look_at_full: verdict.look_at_full }
+}
+
+struct Step {
+    standing: Standing,
+    change: Option<Change>,
+    look_at_full: bool,
+}
+
+impl Step {
+    fn quiet(standing: Standing) -> Self {
+        Self { standing, change: None, look_at_full: false }
+    }
+}
+
+impl State {
+    fn present(&mut self, id: &str, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
+        let sure = Standing::Believed { repeats: 0 };
+        let known = self.recorded.as_ref().map(|recorded| &recorded.belief);
+        let agrees = matches!(known, Some(Belief::Id(held)) if held == id);
+        let as_twin = seen.variant.preview && self.twin.as_deref() == Some(id) && matches!(known, Some(Belief::Id(_)));
+        if agrees || as_twin {
+            if !overlapped {
+                self.doubt = None;
+                if !seen.variant.preview {
+                    self.twin = self.stray.take().or(self.twin.take());
+                }
+                self.still_holds(seen.ended_at);
+            }
+            return Step::quiet(sure);
+        }
+        if overlapped {
+            return Step::quiet(Standing::Overlapped);
+        }
+        self.doubt = None;
+        if seen.variant.preview && self.recorded.is_some() {
+            self.stray = Some(id.to_owned());
+            return Step { standing: sure, change: None, look_at_full: true };
+        }
+        let change = self.record(Belief::Id(id.to_owned()), seen.ended_at, around.entropy);
+        Step { standing: sure, change, look_at_full: false }
+    }
+
+    fn negative(&mut self, reason: Reason, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
+        let now = seen.ended_at;
+        if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded {
+            if overlapped {
+                return Step::quiet(Standing::Believed { repeats: *repeats });
+            }
+            *held = reason;
+            *repeats = repeats.saturating_add(1);
+            let standing = Standing::Believed { repeats: *repeats };
+            self.still_holds(now);
+            return Step::quiet(standing);
+        }
+        if overlapped {
+            return Step::quiet(Standing::Overlapped);
+        }
+        let confirm_after = around.rules.confirm_after;
+        let Some(doubt) = &mut self.doubt else {
+            self.doubt = Some(Doubt { reason, since: now, looks: 1 });
+            return Step::quiet(Standing::Doubted { look_at: now + confirm_after });
+        };
+        doubt.reason = reason;
+        let earliest = doubt.since + confirm_after;
+        // A clock set back must not keep a doubt alive until it has caught up again.
+        doubt.since = doubt.since.min(now);
+        if seen.started_at < earliest {
+            return Step::quiet(Standing::Doubted { look_at: earliest.min(now + confirm_after) });
+        }
+        let vouched = around.device_succeeded_at.is_some_and(|success| success > doubt.since);
+        if reason == Reason::Unregistered && !vouched {
+            let wait =
+                confirm_after.saturating_mul(1 << doubt.looks.min(16)).min(DOUBT_INTERVAL_MAX.max(confirm_after));
+            doubt.looks = doubt.looks.saturating_add(1);
+            return Step::quiet(Standing::Doubted { look_at: now + wait });
+        }
+        self.doubt = None;
+        self.stray = None;
+        let change = self.record(Belief::Negative(reason), now, around.entropy);
+        Step { standing: Standing::Believed { repeats: 1 }, change, look_at_full: false }
+    }
+
+    fn still_holds(&mut self, now: Timestamp) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.seen_at = now;
+        }
+    }
+
+    /// Takes a belief that differs from the recorded one: a baseline if there is none, else a change.
+    fn record(&mut self, belief: Belief, now: Timestamp, entropy: u128) -> Option<Change> {
+        self.twin = None;
+        self.stray = None;
+        let repeats = u32::from(matches!(belief, Belief::Negative(_)));
+        let Some(recorded) = &mut self.recorded else {
+            self.looks = 0;
+            self.recorded = Some(Recorded {
+                incarnation: entropy,
+                version: 0,
+                belief,
+                baseline_at: now,
+                changed_at: None,
+                seen_at: now,
+                repeats,
+            });
+            return None;
+        };
+        let old = std::mem::replace(&mut recorded.belief, belief);
+        recorded.version += 1;
+        recorded.changed_at = Some(now);
+        let not_before = std::mem::replace(&mut recorded.seen_at, now);
+        recorded.repeats = repeats;
+        let id = |belief: &Belief| match belief {
+            Belief::Id(id) => Some(id.clone()),
+            Belief::Negative(_) => None,
+        };
+        let (old_id, new_id) = (id(&old), id(&recorded.belief));
+        let (kind, reason) = match (&old, &recorded.belief) {
+            (Belief::Negative(_), Belief::Id(_)) => (Kind::Set, None),
+            (_, Belief::Negative(reason)) => (Kind::Removed, Some(*reason)),
+            (Belief::Id(_), Belief::Id(_)) => (Kind::Changed, None),
+        };
+        Some(Change {
+            event_id: event_id(recorded.incarnation, recorded.version, old_id.as_deref(), new_id.as_deref()),
+            kind,
+            reason,
+            old_id,
+            new_id,
+            version: recorded.version,
+            noticed_at: now,
+            not_before,
+        })
+    }
+}
+
+fn event_id(incarnation: u128, version: u64, old: Option<&str>, new: Option<&str>) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(incarnation.to_be_bytes());
+    hasher.update(version.to_be_bytes());
+    for id in [old, new] {
+        // The length keeps the two apart; none is not the empty id.
+        hasher.update(id.map_or(u64::MAX, |id| id.len() as u64).to_be_bytes());
+        hasher.update(id.unwrap_or_default());
+    }
+    hex::encode(&hasher.finalize()[..16])
+}
+
+/// The stored form. A later version appends fields and reads the older ones.
+#[derive(Serialize, Deserialize)]
+struct StateRecord {
+    format: u8,
+    recorded: Option<RecordedRecord>,
+    doubt: Option<(Reason, Timestamp, u32)>,
+    stray: Option<String>,
+    twin: Option<String>,
+    looks: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordedRecord {
+    incarnation_high: u64,
+    incarnation_low: u64,
+    version: u64,
+    id: Option<String>,
+    reason: Option<Reason>,
+    baseline_at: Timestamp,
+    changed_at: Option<Timestamp>,
+    seen_at: Timestamp,
+    repeats: u32,
+}
+
+const FORMAT: u8 = 1;
+
+impl State {
+    /// The stored form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let record = StateRecord {
+            format: FORMAT,
+            recorded: self.recorded.as_ref().map(|recorded| {
+                let (id, reason) = match &recorded.belief {
+                    Belief::Id(id) => (Some(id.clone()), None),
+                    Belief::Negative(reason) => (None, Some(*reason)),
+                };
+                RecordedRecord {
+                    incarnation_high: (recorded.incarnation >> 64) as u64,
+                    incarnation_low: u64::try_from(recorded.incarnation & u128::from(u64::MAX)).unwrap_or_default(),
+                    version: recorded.version,
+                    id,
+                    reason,
+                    baseline_at: recorded.baseline_at,
+                    changed_at: recorded.changed_at,
+                    seen_at: recorded.seen_at,
+                    repeats: recorded.repeats,
+                }
+            }),
+            doubt: self.doubt.as_ref().map(|doubt| (doubt.reason, doubt.since, doubt.looks)),
+            stray: self.stray.clone(),
+            twin: self.twin.clone(),
+            looks: self.looks,
+        };
+        rmp_serde::to_vec(&record).expect("a record of plain data encodes")
+    }
+
+    /// Reads a stored form.
+    ///
+    /// # Errors
+    /// When it is not one, or a newer program wrote it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        check_format(bytes, FORMAT)?;
+        let record: StateRecord = rmp_serde::from_slice(bytes)?;
+        Ok(Self {
+            recorded: record.recorded.map(|recorded| Recorded {
+                incarnation: u128::from(recorded.incarnation_high) << 64 | u128::from(recorded.incarnation_low),
+                version: recorded.version,
+                belief: match (recorded.id, recorded.reason) {
+                    (Some(id), _) => Belief::Id(id),
+                    (None, reason) => Belief::Negative(reason.unwrap_or(Reason::NotSet)),
+                },
+                baseline_at: recorded.baseline_at,
+                changed_at: recorded.changed_at,
+                seen_at: recorded.seen_at,
+                repeats: recorded.repeats,
+            }),
+            doubt: record.doubt.map(|(reason, since, looks)| Doubt { reason, since, looks }),
+            stray: record.stray,
+            twin: record.twin,
+            looks: record.looks,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::jid::Variant;
+    use crate::outcome::{Negative, Picture};
+
+    /// A subject and the store's part of the bargain: tokens and the compare.
+    struct Story {
+        state: State,
+        tokens: u64,
+        applied: Token,
+        success: Option<Timestamp>,
+        rules: Rules,
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(1_700_000_000 + seconds)
+    }
+
+    fn id(id: &str) -> Outcome {
+        Outcome::Present(Picture::new("https://h/p", id, "image"))
+    }
+
+    fn none(reason: Reason) -> Outcome {
+        Outcome::Negative(Negative { reason, status: 500, code: "C".into(), message: "m".into() })
+    }
+
+    const FULL: Variant = Variant { preview: false, community: false };
+    const PREVIEW: Variant = Variant { preview: true, community: false };
+
+    impl Story {
+        fn new() -> Self {
+            Self { state: State::default(), tokens: 0, applied: Token(0), success: None, rules: Rules::default() }
+        }
+
+        fn start(&mut self) -> Token {
+            self.tokens += 1;
+            Token(self.tokens)
+        }
+
+        fn end(&mut self, seconds: i64, start: Token, variant: Variant, outcome: Outcome) -> Verdict {
+            let seen = Observation { variant, outcome, start, started_at: at(seconds), ended_at: at(seconds) };
+            let around = Circumstances {
+                applied: self.applied,
+                device_succeeded_at: self.success,
+                entropy: 42,
+                rules: &self.rules,
+            };
+            let verdict = observe(&self.state, &seen, around);
+            self.applied = self.start();
+            self.state = State::decode(&verdict.state.encode()).unwrap();
+            assert_eq!(self.state, verdict.state, "the stored form keeps everything");
+            verdict
+        }
+
+        fn look(&mut self, seconds: i64, outcome: Outcome) -> Verdict {
+            let start = self.start();
+            self.end(seconds, start, FULL, outcome)
+        }
+
+        fn preview(&mut self, seconds: i64, outcome: Outcome) -> Verdict {
+            let start = self.start();
+            self.end(seconds, start, PREVIEW, outcome)
+        }
+    }
+
+    fn told(verdict: &Verdict) -> Option<(Kind, Option<&str>, Option<&str>, u64)> {
+        let change = verdict.change.as_ref()?;
+        Some((change.kind, change.old_id.as_deref(), change.new_id.as_deref(), change.version))
+    }
+
+    #[test]
+    fn the_first_believed_look_is_a_baseline() {
+        let mut story = Story::new();
+        assert_eq!(told(&story.look(0, id("a"))), None);
+        assert_eq!(told(&story.look(9, id("a"))), None);
+        let change = story.look(20, id("b"));
+        assert_eq!(told(&change), Some((Kind::Changed, Some("a"), Some("b"), 1)));
+        assert_eq!(change.change.unwrap().not_before, at(9));
+        assert_eq!(told(&story.look(30, id("a"))), Some((Kind::Changed, Some("b"), Some("a"), 2)));
+    }
+
+    #[test]
+    fn a_negative_outcome_needs_a_second_look_far_enough_away() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        assert_eq!(story.look(100, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160) });
+        assert_eq!(story.look(130, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160) });
+        let removed = story.look(160, none(Reason::NotSet));
+        assert_eq!(told(&removed), Some((Kind::Removed, Some("a"), None, 1)));
+        assert_eq!(removed.change.unwrap().reason, Some(Reason::NotSet), "the later reason counts");
+        assert_eq!(told(&story.look(200, id("a"))), Some((Kind::Set, None, Some("a"), 2)));
+    }
+
+    #[test]
+    fn one_odd_answer_is_no_removal() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        story.look(100, none(Reason::Hidden));
+        assert_eq!(told(&story.look(160, id("a"))), None);
+        assert_eq!(story.look(500, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(560) });
+    }
+
+    #[test]
+    fn not_registered_is_believed_only_of_a_gateway_that_works() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        let mut waits = vec![];
+        for seconds in [100, 160, 400, 1000] {
+            let Standing::Doubted { look_at } = story.look(seconds, none(Reason::Unregistered)).standing else {
+                panic!("nobody vouched for the gateway")
+            };
+            waits.push(look_at.since(at(seconds)).as_secs());
+        }
+        assert_eq!(waits, [60, 120, 240, 480]);
+        story.success = Some(at(1100));
+        assert_eq!(told(&story.look(2000, none(Reason::Unregistered))), Some((Kind::Removed, Some("a"), None, 1)));
+    }
+
+    #[test]
+    fn overlapping_looks_that_disagree_record_nothing() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        let (early, late) = (story.start(), story.start());
+        assert_eq!(told(&story.end(10, late, FULL, id("b"))), Some((Kind::Changed, Some("a"), Some("b"), 1)));
+        let stale = story.end(11, early, PREVIEW, id("a"));
+        assert_eq!((told(&stale), stale.standing), (None, Standing::Overlapped));
+        assert_eq!(story.state.recorded.as_ref().unwrap().belief, Belief::Id("b".into()));
+        let (one, two) = (story.start(), story.start());
+        story.end(20, one, FULL, id("b"));
+        assert_eq!(story.end(21, two, PREVIEW, id("b")).standing, Standing::Believed { repeats: 0 });
+    }
+
+    #[test]
+    fn a_preview_that_differs_asks_for_the_full_picture_and_may_be_its_twin() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        let stray = story.preview(10, id("p"));
+        assert_eq!((told(&stray), stray.look_at_full), (None, true));
+        assert_eq!(told(&story.look(20, id("a"))), None);
+        assert!(!story.preview(30, id("p")).look_at_full, "now known as the twin");
+        story.preview(40, id("b"));
+        assert_eq!(told(&story.look(50, id("b"))), Some((Kind::Changed, Some("a"), Some("b"), 1)));
+        assert!(story.preview(60, id("p")).look_at_full, "the twin of a picture that is gone");
+    }
+
+    #[test]
+    fn looks_at_a_negative_person_are_counted() {
+        let mut story = Story::new();
+        story.look(0, none(Reason::NotSet));
+        assert_eq!(told(&story.look(100, none(Reason::NotSet))), None);
+        assert_eq!(story.look(200, none(Reason::Hidden)).standing, Standing::Believed { repeats: 2 });
+        assert_eq!(story.look(300, none(Reason::Hidden)).standing, Standing::Believed { repeats: 3 });
+    }
+
+    #[test]
+    fn an_answer_without_an_id_says_nothing() {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        assert_eq!(told(&story.look(10, id(""))), None);
+        assert_eq!(story.state.recorded.as_ref().unwrap().belief, Belief::Id("a".into()));
+    }
+
+    #[test]
+    fn an_event_id_depends_on_all_it_is_made_of() {
+        let base = event_id(1, 1, Some("a"), Some("b"));
+        assert_eq!(base.len(), 32);
+        for other in [
+            event_id(2, 1, Some("a"), Some("b")),
+            event_id(1, 2, Some("a"), Some("b")),
+            event_id(1, 1, None, Some("b")),
+            event_id(1, 1, Some(""), Some("b")),
+            event_id(1, 1, Some("ab"), Some("")),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    proptest! {
+        /// Whatever a gateway says in whatever order: versions have no holes, each change starts where the last one ended, and
+        /// what is believed is what the last change said.
+        #[test]
+        fn the_chain_of_ids_is_unbroken(looks in prop::collection::vec((0usize..6, any::<bool>(), 0i64..200, any::<bool>()), 1..60)) {
+            let mut story = Story::new();
+            let mut now = 0;
+            let mut chain: Option<Option<String>> = None;
+            let mut version = 0;
+            let mut pending = None;
+            for (what, preview, pause, overlap) in looks {
+                now += pause;
+                let outcome = match what {
+                    0 => none(Reason::Hidden),
+                    1 => none(Reason::Unregistered),
+                    2 => id(""),
+                    other => id(&other.to_string()),
+                };
+                let start = if overlap { pending.take().unwrap_or_else(|| story.start()) } else { story.start() };
+                if overlap { pending = Some(story.start()); }
+                let verdict = story.end(now, start, if preview { PREVIEW } else { FULL }, outcome);
+                if let Some(change) = &verdict.change {
+                    version += 1;
+                    prop_assert_eq!(change.version, version);
+                    prop_assert_eq!(Some(&change.old_id), chain.as_ref());
+                    prop_assert!(change.old_id != change.new_id);
+                    prop_assert!(!preview || change.new_id.is_none(), "a preview alone changes no id");
+                    chain = Some(change.new_id.clone());
+                } else if chain.is_none() && let Some(recorded) = &verdict.state.recorded {
+                    chain = Some(match &recorded.belief { Belief::Id(id) => Some(id.clone()), Belief::Negative(_) => None });
+                }
+            }
+        }
+
+        #[test]
+        fn no_stored_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = State::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is remembered beyond this process: the interface that every engine implements.
+//!
+//! The store holds records and never interprets them: no freshness, no change logic, in no engine. Its one important promise
+//! is [`Store::apply`]: entry, due time, state and change of a subject are written together or not at all, and only if nobody
+//! wrote that subject in between. Who loses that race is given the present state and computes again.
+//!
+//! Architecture invariant: this module and its engines know nothing of the gateway, of budgets or of HTTP.
+
+use async_trait::async_trait;
+
+use crate::change::{Change, State};
+use crate::clock::Timestamp;
+use crate::entry::Entry;
+use crate::jid::{Device, Key, Subject};
+use crate::outcome::Token;
+
+pub mod sqlite;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine failed or cannot be reached; trying again later may help.
+    #[error("the store failed: {0}")]
+    Unavailable(String),
+    /// A record cannot be read: it is damaged or from a newer program.
+    #[error("a stored record cannot be read: {0}")]
+    Unreadable(#[from] crate::entry::Unreadable),
+}
+
+/// Why the store could not be opened: a sentence for the person who starts the program.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// What the store holds for a key, all read in one instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Held {
+    /// The key's entry, fresh, due or dead.
+    pub entry: Option<Entry>,
+    /// The state of its subject.
+    pub state: State,
+    /// The end token of the last observation applied to the subject; zero when there was none.
+    pub revision: Token,
+    /// When somebody last asked for the key.
+    pub requested_at: Option<Timestamp>,
+}
+
+/// A look may start: its token, and what was held at that moment.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The start token of the look.
+    pub start: Token,
+    /// What is held for its key.
+    pub held: Held,
+}
+
+/// One atomic write.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Whose entry.
+    pub key: Key,
+    /// The revision that everything below was computed from.
+    pub expected: Token,
+    /// The subject's new state.
+    pub state: State,
+    /// The key's new entry; its `due_at` becomes the key's due time.
+    pub entry: Entry,
+    /// The change to append to the log.
+    pub change: Option<Change>,
+    /// When somebody asked, if this look was for a client. Never moves back.
+    pub requested_at: Option<Timestamp>,
+    /// Another key of the same subject that must be looked at by then, held or not.
+    pub also_due: Option<(Key, Timestamp)>,
+    /// Whether every other entry of the subject is due at once, because the picture changed.
+    pub siblings_due: Option<Timestamp>,
+}
+
+/// How a [`Write`] ended.
+#[derive(Clone, Debug)]
+pub enum Applied {
+    /// It is durable. The token is the end of the look, and the subject's new revision.
+    Done(Token),
+    /// Somebody else was faster: what is held now.
+    Conflict(Box<Held>),
+}
+
+/// A key whose time has come.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// The key.
+    pub key: Key,
+    /// Its entry; `None` where a look was asked for before anything was held.
+    pub entry: Option<Entry>,
+    /// When it was due.
+    pub due_at: Timestamp,
+    /// When somebody last asked for it.
+    pub requested_at: Option<Timestamp>,
+}
+
+/// Due keys taken under a lease, and when the next one comes.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// In the order in which they were due.
+    pub due: Vec<Due>,
+    /// When the next key that was not taken is due.
+    pub next: Option<Timestamp>,
+}
+
+/// A request that is to be remembered.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// What was asked for.
+    pub key: Key,
+    /// When.
+    pub at: Timestamp,
+    /// When it is due if it has no due time, because nobody had asked for long.
+    pub due_at: Timestamp,
+}
+
+/// What is remembered about a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DeviceRecord {
+    /// It got an answer about a person at least once: it exists.
+    pub proven: bool,
+    /// No lookup starts before this instant.
+    pub cool_down_until: Option<Timestamp>,
+    /// Length of the last cool-down in seconds.
+    pub cool_down_seconds: u32,
+    /// When the rate was last cut, and to which share of the configured one.
+    pub slowed_at: Option<Timestamp>,
+    /// The share (0 to 1) of the configured rate at `slowed_at`; 1 when it never was.
+    pub slowed_to: f64,
+}
+
+/// Sizes, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Entries held.
+    pub entries: u64,
+    /// Subjects with a state.
+    pub subjects: u64,
+    /// Keys that are due now.
+    pub backlog: u64,
+    /// Bytes on disk or in the server.
+    pub bytes: u64,
+}
+
+/// The interface.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// What is held for a key.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn find(&self, key: &Key) -> Result<Held, StoreError>;
+
+    /// Hands out a start token, with what is held at that moment.
+    ///
+    /// # Errors
+    /// When the store fails: then a look may still be made, but nothing of it recorded.
+    async fn claim(&self, key: &Key) -> Result<Claim, StoreError>;
+
+    /// The one atomic compare and write. Durable when it returns [`Applied::Done`].
+    ///
+    /// # Errors
+    /// When the store fails: then nothing was written.
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError>;
+
+    /// Takes up to `limit` keys that are due at `now`, soonest first; they are not due again before `lease`, unless something
+    /// else says so. A taker that dies loses nothing: its keys come up again.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError>;
+
+    /// Sets due times (`None`: no more looks until somebody asks). Keys that are not held are passed over.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError>;
+
+    /// Remembers requests. Keys that are not held are passed over.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError>;
+
+    /// Drops up to `limit` keys that nobody asked for since `before`, and the states of subjects that keep none. Returns the
+    /// subjects that are gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError>;
+
+    /// What is remembered about a device.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError>;
+
+    /// Remembers something about a device. Durable when it returns.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn put_device(&self, device: &Device, record: DeviceRecord) -> Result<(), StoreError>;
+
+    /// Sizes at `now`; also the check that the store answers.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn size(&self, now: Timestamp) -> Result<Size, StoreError>;
+
+    /// Finishes what was acknowledged and closes; later calls fail.
+    async fn close(&self);
+}

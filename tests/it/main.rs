@@ -1,0 +1,1 @@
+//! Behaviour, through real sockets, stores and processes. One file per promise or capability.

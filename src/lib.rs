@@ -8,6 +8,7 @@ pub mod entry;
 pub mod gateway;
 pub mod http;
 pub mod jid;
+pub mod metrics;
 pub mod outcome;
 pub mod refresh;
 pub mod store;

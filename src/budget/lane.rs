@@ -1,0 +1,243 @@
+//! A token bucket and the queue before it. Pure: time comes in as a number of the steady clock.
+//!
+//! In any time t at most `rate * t + burst` lookups start: the bucket begins empty, is never fuller than `burst`, and pays for
+//! every start, retries included. Who waits is served in the order of a deadline, the arrival plus the patience of its
+//! priority: misses pass what can wait, and what has waited long enough passes new misses, so that nobody starves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Priority;
+
+/// Rounding must not make a full token look like less than one.
+const ALMOST_ONE: f64 = 1.0 - 1e-9;
+
+/// No wait is estimated longer than this (s): rates may be tiny.
+const LONGEST_SECONDS: f64 = 30.0 * 86_400.0;
+
+/// Identifies who waits, and orders those whose deadlines are equal.
+pub(super) type Seat = u64;
+
+/// What may pass the bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// tokens per second, above zero
+    pub(super) rate: f64,
+    pub(super) burst: f64,
+    pub(super) concurrency: usize,
+}
+
+/// Whether the next in the queue may start.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Gate {
+    /// It may, now.
+    Open,
+    /// It may when a token has come, after this time.
+    Later(Duration),
+    /// It may when one under way has ended.
+    Full,
+}
+
+/// The lane of one device, or the one that all unproven devices share.
+#[derive(Debug)]
+pub(super) struct Lane<W> {
+    tokens: f64,
+    filled_at: Duration,
+    running: usize,
+    queue: BTreeMap<(Duration, Seat), W>,
+}
+
+impl<W> Lane<W> {
+    pub(super) fn new(now: Duration) -> Self {
+        Self { tokens: 0.0, filled_at: now, running: 0, queue: BTreeMap::new() }
+    }
+
+    /// Brings the bucket up to `now`.
+    pub(super) fn fill(&mut self, now: Duration, limits: Limits) {
+        let passed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + passed * limits.rate).min(limits.burst);
+        self.filled_at = self.filled_at.max(now);
+    }
+
+    /// Empties the bucket: after a cool-down nothing has been saved up.
+    pub(super) fn drain(&mut self, now: Duration) {
+        self.tokens = 0.0;
+        self.filled_at = self.filled_at.max(now);
+    }
+
+    /// Lookups that may start at once, as of the last fill.
+    pub(super) fn tokens(&self) -> f64 {
+        self.tokens
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0 && self.queue.is_empty()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether the next in the queue may start; the lane must be filled.
+    pub(super) fn gate(&self, limits: Limits) -> Gate {
+        if self.running >= limits.concurrency {
+            Gate::Full
+        } else if self.tokens < ALMOST_ONE {
+            Gate::Later(seconds((1.0 - self.tokens) / limits.rate))
+        } else {
+            Gate::Open
+        }
+    }
+
+    /// Pays for one start.
+    pub(super) fn start(&mut self) {
+        self.tokens = (self.tokens - 1.0).max(0.0);
+        self.running += 1;
+    }
+
+    /// One that was started has ended; `unused`: it never asked the gateway, and its token comes back.
+    pub(super) fn end(&mut self, unused: bool, limits: Limits) {
+        self.running = self.running.saturating_sub(1);
+        if unused {
+            self.tokens = (self.tokens + 1.0).min(limits.burst);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, now: Duration, priority: Priority, seat: Seat, waiter: W) {
+        self.queue.insert((now + priority.patience(), seat), waiter);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<W> {
+        self.queue.pop_first().map(|(_, waiter)| waiter)
+    }
+
+    pub(super) fn leave(&mut self, seat: Seat) -> Option<W> {
+        let place = self.place(seat)?;
+        self.queue.remove(&place)
+    }
+
+    /// Moves who waits in `seat` to where somebody of `priority` would stand who came now, if that is further ahead.
+    pub(super) fn promote(&mut self, now: Duration, priority: Priority, seat: Seat) {
+        let Some(place) = self.place(seat) else { return };
+        let better = (now + priority.patience(), seat);
+        if better < place
+            && let Some(waiter) = self.queue.remove(&place)
+        {
+            self.queue.insert(better, waiter);
+        }
+    }
+
+    /// Takes out everybody for whom `picked` is true.
+    pub(super) fn take(&mut self, picked: impl Fn(&W) -> bool) -> Vec<W> {
+        self.queue.extract_if(.., |_, waiter| picked(waiter)).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// How long somebody of `priority` who came now would wait at least: until a token has come for everybody before it and
+    /// for itself.
+    pub(super) fn estimate(&self, now: Duration, priority: Priority, limits: Limits) -> Duration {
+        #[allow(clippy::cast_precision_loss)] // queues are far shorter than 2^52
+        let ahead = self.queue.range(..(now + priority.patience(), Seat::MAX)).count() as f64;
+        seconds((ahead + 1.0 - self.tokens) / limits.rate)
+    }
+
+    fn place(&self, seat: Seat) -> Option<(Duration, Seat)> {
+        self.queue.keys().find(|(_, other)| *other == seat).copied()
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_SECONDS))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { rate: 2.0, burst: 4.0, concurrency: 3 };
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn begins_empty_and_saves_up_to_the_burst() {
+        let mut lane = Lane::<()>::new(ms(1000));
+        assert_eq!(lane.gate(LIMITS), Gate::Later(ms(500)));
+        lane.fill(ms(1500), LIMITS);
+        assert_eq!(lane.gate(LIMITS), Gate::Open);
+        lane.fill(ms(3_600_000), LIMITS);
+        assert!((lane.tokens() - 4.0).abs() < 1e-9);
+        for _ in 0..3 {
+            assert_eq!(lane.gate(LIMITS), Gate::Open);
+            lane.start();
+        }
+        assert_eq!(lane.gate(LIMITS), Gate::Full);
+        lane.end(false, LIMITS);
+        assert_eq!(lane.gate(LIMITS), Gate::Open);
+    }
+
+    #[test]
+    fn misses_pass_what_can_wait_until_it_has_waited_long_enough() {
+        let mut lane = Lane::new(ms(0));
+        lane.enqueue(ms(0), Priority::Recheck, 1, "recheck");
+        lane.enqueue(ms(0), Priority::Expiring, 2, "expiring");
+        lane.enqueue(ms(0), Priority::Miss, 3, "miss");
+        let later = Priority::Expiring.patience() + ms(1);
+        lane.enqueue(later, Priority::Miss, 4, "late miss");
+        let order: Vec<_> = std::iter::from_fn(|| lane.pop()).collect();
+        assert_eq!(order, ["miss", "expiring", "late miss", "recheck"]);
+    }
+
+    #[test]
+    fn a_promoted_waiter_moves_ahead_and_never_back() {
+        let mut lane = Lane::new(ms(0));
+        lane.enqueue(ms(0), Priority::Recheck, 1, "a");
+        lane.enqueue(ms(5), Priority::Miss, 2, "b");
+        lane.promote(ms(4), Priority::Miss, 1);
+        lane.promote(ms(9), Priority::Recheck, 1);
+        assert_eq!((lane.pop(), lane.pop()), (Some("a"), Some("b")));
+        lane.promote(ms(9), Priority::Miss, 1);
+    }
+
+    #[test]
+    fn estimates_count_who_stands_ahead() {
+        let mut lane = Lane::new(ms(0));
+        assert_eq!(lane.estimate(ms(0), Priority::Miss, LIMITS).as_millis(), 500);
+        lane.enqueue(ms(0), Priority::Miss, 1, ());
+        lane.enqueue(ms(0), Priority::Recheck, 2, ());
+        assert_eq!(lane.estimate(ms(0), Priority::Miss, LIMITS).as_millis(), 1000);
+        assert_eq!(lane.estimate(ms(0), Priority::Recheck, LIMITS).as_millis(), 1500);
+    }
+
+    proptest! {
+        /// Promise 5 at its root: in every window, no more starts than rate x t + burst.
+        #[test]
+        fn no_window_has_more_starts_than_allowed(steps in prop::collection::vec((0u64..3000, 0usize..6, any::<bool>()), 1..80)) {
+            let mut lane = Lane::<()>::new(ms(0));
+            let mut now = ms(0);
+            let mut starts: Vec<Duration> = vec![];
+            for (pause, tries, drain) in steps {
+                now += ms(pause);
+                lane.fill(now, LIMITS);
+                if drain { lane.drain(now); }
+                for _ in 0..tries {
+                    if lane.gate(LIMITS) == Gate::Open {
+                        lane.start();
+                        starts.push(now);
+                        lane.end(false, LIMITS);
+                    }
+                }
+            }
+            for (index, from) in starts.iter().enumerate() {
+                for (count, to) in starts[index..].iter().enumerate() {
+                    let allowed = to.saturating_sub(*from).as_secs_f64() * LIMITS.rate + LIMITS.burst;
+                    #[allow(clippy::cast_precision_loss)]
+                    let made = (count + 1) as f64;
+                    prop_assert!(made <= allowed + 1e-6, "{made} starts where {allowed} are allowed");
+                }
+            }
+        }
+    }
+}

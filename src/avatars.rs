@@ -1,8 +1,47 @@
-//! The lookup.
+//! The lookup: memory, store, one flight per key, gateway, apply.
+//!
+//! A request is met by the first of these that has something live: the entry in memory, the entry in the store, the gateway.
+//! Beyond memory everything happens in a flight (`flight.rs`), once for all who ask for the same key at the same time.
+//!
+//! What must stay true:
+//! * Nothing dead is served, wherever it came from: every answer passes [`Entry::freshness`] at the moment it is given.
+//! * While an entry lives, no failure of any part replaces it.
+//! * A look that was made while the store was away is served and kept in memory, and records nothing.
+//! * What is recorded is computed by `change.rs` and `entry.rs` from what the store holds, and computed again if somebody else
+//!   was faster.
+//!
+//! Architecture invariant: this module knows nothing of HTTP and nothing of subscribers. They meet at the store's log, so that
+//! an event exists only if its state was written.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::budget::{Budget, Priority, Refusal};
+use crate::clock::{Clock, Timestamp};
+use crate::entry::{Entry, Freshness};
+use crate::gateway::Gateway;
+use crate::jid::{Key, Subject};
+use crate::metrics::Metrics;
 use crate::outcome::Rules;
+use crate::store::Store;
+
+mod answer;
+mod endings;
+mod flight;
+mod look;
+mod memory;
+mod touches;
+
+pub use answer::{Ask, Found, Met, Unmet, Why};
+use endings::Endings;
+use flight::{Ending, Flights, Source, Wait};
+use memory::Memory;
+pub use memory::{History, Slot};
+use touches::Touches;
 
 /// How answers are kept.
 #[derive(Clone, Debug)]
@@ -13,4 +52,344 @@ pub struct Config {
     pub memory_limit: u64,
     /// Since the last request: how long an entry goes on being refreshed.
     pub warm_for: Duration,
+    /// The longest a lookup may take at the gateway, a retry included.
+    pub gateway_timeout: Duration,
+}
+
+/// A `no-cache` within this time of the last look is answered from the cache.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// How often a client boards a flight before it gives up.
+const TRIES_MAX: usize = 3;
+
+/// What a waiter grants a started flight beyond the gateway's own timeout: the store's calls and the budget for a retry.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// A hit on an entry that was due this long ago asks for a refresh by itself: the schedule does not keep up.
+const OVERDUE: Duration = Duration::from_secs(2);
+
+/// A background lookup that the budget cannot start within this time is put off.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longer than any flight.
+const FOREVER: Duration = Duration::from_secs(86_400);
+
+/// The lookup path. Cheap to clone.
+#[derive(Clone)]
+pub struct Avatars(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    memory: Memory,
+    store: Arc<dyn Store>,
+    gateway: Gateway,
+    budget: Budget,
+    flights: Arc<Flights>,
+    endings: Endings,
+    touches: Touches,
+    metrics: Arc<Metrics>,
+    figures: Figures,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The figures of lookups; those of a memory hit are found beforehand, because it takes as long to find them as to hit.
+struct Figures {
+    lookups: IntCounterVec,
+    seconds: HistogramVec,
+    memory: (IntCounter, Histogram),
+}
+
+impl Figures {
+    fn new(metrics: &Metrics) -> Self {
+        let label = Met::Memory.as_str();
+        Self {
+            memory: (metrics.lookups.with_label_values(&[label]), metrics.lookup_seconds.with_label_values(&[label])),
+            lookups: metrics.lookups.clone(),
+            seconds: metrics.lookup_seconds.clone(),
+        }
+    }
+
+    fn count(&self, met: &str, began: Instant) {
+        let seconds = began.elapsed().as_secs_f64();
+        if met == Met::Memory.as_str() {
+            self.memory.0.inc();
+            self.memory.1.observe(seconds);
+        } else {
+            self.lookups.with_label_values(&[met]).inc();
+            self.seconds.with_label_values(&[met]).observe(seconds);
+        }
+    }
+}
+
+/// What the lookup path is made of.
+pub struct Parts {
+    /// How answers are kept.
+    pub config: Config,
+    /// Time.
+    pub clock: Clock,
+    /// What is remembered beyond this process.
+    pub store: Arc<dyn Store>,
+    /// Who is asked.
+    pub gateway: Gateway,
+    /// Who may ask.
+    pub budget: Budget,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Where flights run; closing it and waiting for it ends them in good order.
+    pub tasks: TaskTracker,
+    /// Cancelled when the program stops: what only waits for its turn gives up, what asks the gateway finishes.
+    pub stop: CancellationToken,
+}
+
+/// What an answer must be: live, and not from before some instant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Need {
+    not_before: Option<Timestamp>,
+}
+
+impl Need {
+    fn is_met_by(self, entry: &Entry, now: Timestamp) -> bool {
+        entry.freshness(now) != Freshness::Dead && self.not_before.is_none_or(|instant| entry.checked_at >= instant)
+    }
+}
+
+/// How a background look ended.
+#[derive(Clone, Debug)]
+pub enum Refreshed {
+    /// With an outcome; its next look is scheduled.
+    Done,
+    /// It is not worth trying again before this much time has passed.
+    PutOff(Duration, &'static str),
+}
+
+impl Avatars {
+    /// A lookup path with an empty memory.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, clock, store, gateway, budget, metrics, tasks, stop } = parts;
+        metrics.memory_limit_bytes.set(i64::try_from(config.memory_limit).unwrap_or(i64::MAX));
+        Self(Arc::new(Inner {
+            memory: Memory::new(config.memory_limit, &clock),
+            flights: Arc::default(),
+            endings: Endings::new(clock.clone()),
+            touches: Touches::new(config.warm_for),
+            config,
+            clock,
+            store,
+            gateway,
+            budget,
+            figures: Figures::new(&metrics),
+            metrics,
+            tasks,
+            stop,
+        }))
+    }
+
+    /// Answers a client.
+    ///
+    /// # Errors
+    /// Why there is no outcome to answer with.
+    pub async fn lookup(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+        let began = Instant::now();
+        let result = self.meet(key, ask).await;
+        self.0.figures.count(result.as_ref().map_or_else(Unmet::as_str, |found| found.met.as_str()), began);
+        result
+    }
+
+    async fn meet(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+        let now = self.0.clock.now();
+        let held = self.0.memory.get(key).filter(|slot| slot.entry.freshness(now) != Freshness::Dead);
+        if let Some(slot) = &held {
+            self.touched(key, slot, now);
+            if !ask.no_cache || ask.only_if_cached {
+                return Ok(Found { slot: slot.clone(), met: Met::Memory });
+            }
+            if slot.entry.age(now) < RECENT {
+                return Ok(Found { slot: slot.clone(), met: Met::Recent });
+            }
+        }
+        if ask.only_if_cached {
+            return self.only_stored(key).await;
+        }
+        self.ask(key, ask, now).await
+    }
+
+    /// Looks a key up again in the background; a look that ended after `since` suffices.
+    pub async fn refresh(&self, key: &Key, priority: Priority, since: Timestamp) -> Refreshed {
+        let need = Need { not_before: Some(since) };
+        let (seat, _) = self.board(key, priority, need, false);
+        // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
+        let wait = tokio::select! {
+            wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
+            () = self.0.stop.cancelled() => Wait::NotStarted,
+        };
+        match wait {
+            Wait::Ended(Ending::Done(..)) => Refreshed::Done,
+            Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
+                Refreshed::PutOff(retry_after, failure.class.as_str())
+            }
+            Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
+            Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+        }
+    }
+
+    /// Why no lookup can start for a key's device before some time, if that is so.
+    #[must_use]
+    pub fn blocked(&self, key: &Key) -> Option<Refusal> {
+        self.0.budget.blocked(&key.subject.device)
+    }
+
+    /// Whether the gateway answers the proxy at all: false while it refuses the proxy's own credentials.
+    #[must_use]
+    pub fn gateway_answers(&self) -> bool {
+        !self.0.budget.gateway_refuses()
+    }
+
+    /// Forgets every answer about a subject that the store has forgotten.
+    pub fn forget(&self, subject: &Subject) {
+        self.0.memory.forget_others(subject, None);
+    }
+
+    /// Writes what clients asked for since the last time into the store.
+    pub async fn flush_touches(&self) {
+        let touches = self.0.touches.take();
+        if !touches.is_empty()
+            && let Err(error) = self.0.store.touch(touches).await
+        {
+            tracing::debug!(%error, "requests are not remembered");
+        }
+    }
+
+    /// Writes the present sizes into the metrics.
+    pub fn measure(&self) {
+        let (entries, bytes) = self.0.memory.size();
+        self.0.metrics.memory_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.0.metrics.memory_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0.budget.measure();
+    }
+
+    fn touched(&self, key: &Key, slot: &Slot, now: Timestamp) {
+        if slot.touch(now, self.0.touches.grain()) {
+            self.0.touches.add(key, now, slot.entry.due_at);
+        }
+        if slot.entry.freshness(now) == Freshness::Due && now.since(slot.entry.due_at) >= OVERDUE {
+            self.refresh_overdue(key, slot, now);
+        }
+    }
+
+    /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
+    fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
+        if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(key).is_none() {
+            let need = Need { not_before: Some(now) };
+            let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
+            if pilot {
+                // The flight lives as long as somebody waits for it.
+                let (clock, stop) = (self.0.clock.clone(), self.0.stop.clone());
+                self.0.tasks.spawn(async move {
+                    tokio::select! {
+                        _ = seat.wait(&clock, BACKGROUND_PATIENCE, FOREVER) => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+        }
+    }
+
+    async fn only_stored(&self, key: &Key) -> Result<Found, Unmet> {
+        let held = self.0.store.find(key).await.map_err(|_| Unmet::Absent)?;
+        let slot = self.0.adopt(key, held, Need::default()).ok_or(Unmet::Absent)?;
+        self.touched(key, &slot, self.0.clock.now());
+        Ok(Found { slot, met: Met::Store })
+    }
+
+    async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
+        let need = Need { not_before: ask.no_cache.then(|| now - RECENT) };
+        let patience = self.0.budget.config().max_wait;
+        let longest = self.0.config.gateway_timeout + GRACE;
+        let why = |source| match source {
+            _ if ask.no_cache => Why::Request,
+            Source::Looked { stale: true } => Why::Stale,
+            Source::Looked { stale: false } | Source::Kept => Why::Miss,
+        };
+        let mut tries = 0;
+        let unmet = loop {
+            tries += 1;
+            let (seat, _) = self.board(key, Priority::Miss, need, true);
+            let collapsed = seat.collapsed;
+            break match seat.wait(&self.0.clock, patience, longest).await {
+                Wait::Ended(Ending::Done(slot, source)) => {
+                    let now = self.0.clock.now();
+                    // Whoever boarded a flight that was content with less than is needed here flies again.
+                    if !need.is_met_by(&slot.entry, now) && tries < TRIES_MAX {
+                        continue;
+                    }
+                    if slot.entry.freshness(now) == Freshness::Dead {
+                        break Unmet::TooLong;
+                    }
+                    self.touched(key, &slot, now);
+                    let met = match source {
+                        Source::Looked { .. } => Met::Asked { why: why(source), collapsed },
+                        Source::Kept if ask.no_cache => Met::Recent,
+                        Source::Kept => Met::Store,
+                    };
+                    return Ok(Found { slot, met });
+                }
+                Wait::Ended(Ending::Failed(failure, retry_after, Source::Kept)) => {
+                    Unmet::Resting { failure, retry_after }
+                }
+                Wait::Ended(Ending::Failed(failure, retry_after, source)) => {
+                    Unmet::Failed { failure, retry_after, why: why(source), collapsed }
+                }
+                Wait::Ended(Ending::GaveUp(Refusal::Held { failure, retry_after })) => {
+                    Unmet::Resting { failure, retry_after }
+                }
+                Wait::Ended(Ending::GaveUp(refusal)) => Unmet::Refused(refusal),
+                Wait::NotStarted => {
+                    let retry_after = self.0.budget.estimate(&key.subject.device).max(Duration::from_secs(1));
+                    Unmet::Refused(Refusal::Spent { retry_after })
+                }
+                Wait::OwnerGone if tries < TRIES_MAX => continue,
+                Wait::OwnerGone => Unmet::OwnerGone,
+                Wait::TooLong => Unmet::TooLong,
+            };
+        };
+        self.or_live(key, unmet).await
+    }
+
+    /// A live entry, where there is one, is served instead of any failure.
+    async fn or_live(&self, key: &Key, unmet: Unmet) -> Result<Found, Unmet> {
+        let now = self.0.clock.now();
+        let live = |slot: &Arc<Slot>| slot.entry.freshness(now) != Freshness::Dead;
+        let slot = match self.0.memory.get(key).filter(live) {
+            Some(slot) => Some(slot),
+            None => match self.0.store.find(key).await {
+                Ok(held) => self.0.adopt(key, held, Need::default()),
+                Err(_) => None,
+            },
+        };
+        let Some(slot) = slot else { return Err(unmet) };
+        let met = match unmet {
+            Unmet::Failed { failure, .. } | Unmet::Resting { failure, .. } => Met::Kept(failure),
+            Unmet::Refused(refusal) => Met::Spared(refusal),
+            Unmet::Absent | Unmet::OwnerGone | Unmet::TooLong => Met::Store,
+        };
+        Ok(Found { slot, met })
+    }
+
+    /// Boards the flight for `key`, and flies it if there was none; true if so.
+    fn board(&self, key: &Key, priority: Priority, need: Need, wanted: bool) -> (flight::Seat, bool) {
+        let (seat, pilot) = self.0.flights.board(key, priority, wanted, &self.0.budget);
+        let flies = pilot.is_some();
+        if let Some(pilot) = pilot {
+            let inner = self.0.clone();
+            let key = key.clone();
+            self.0.tasks.spawn(async move {
+                let ending = inner.fly(&key, &pilot, need).await;
+                pilot.end(ending);
+            });
+        }
+        (seat, flies)
+    }
 }

@@ -206,12 +206,12 @@ impl Budget {
         }
     }
 
-    /// Waits for permission to start one lookup for `device`, at most for `patience`.
+    /// Waits for permission to start one lookup for `device`; dropping the future gives up the place in the queue.
     ///
-    /// `seated` is told the place in the queue, if there is a wait.
+    /// `seated` is told that place.
     ///
     /// # Errors
-    /// Why it may not start.
+    /// Why it may not start, at once if that is clear: also when the wait would be longer than `patience`.
     pub async fn admit(
         &self,
         device: &Device,
@@ -224,7 +224,8 @@ impl Budget {
         let result = match self.0.enqueue(device, priority, patience) {
             Ok((place, answer)) => {
                 seated(place.clone());
-                self.wait(&place, priority, patience, answer).await
+                let _leave = Leave { shared: &self.0, place: &place };
+                answer.await.unwrap_or(Err(Refusal::Spent { retry_after: Duration::from_secs(1) }))
             }
             Err(refusal) => Err(refusal),
         };
@@ -234,25 +235,6 @@ impl Budget {
             self.0.metrics.budget_refusals.with_label_values(&[priority.as_str(), refusal.as_str()]).inc();
         }
         result
-    }
-
-    async fn wait(
-        &self,
-        place: &Place,
-        priority: Priority,
-        patience: Duration,
-        answer: oneshot::Receiver<Result<Permit, Refusal>>,
-    ) -> Result<Permit, Refusal> {
-        // Whoever drops this future gives up its place.
-        let _leave = Leave { shared: &self.0, place };
-        tokio::select! {
-            biased;
-            answer = answer => answer.unwrap_or(Err(Refusal::Spent { retry_after: Duration::from_secs(1) })),
-            () = self.0.clock.sleep(patience) => {
-                let retry_after = self.0.estimate(&place.lane, priority).max(Duration::from_secs(1));
-                Err(Refusal::Spent { retry_after })
-            }
-        }
     }
 
     /// Moves who waits at `place` to where somebody of `priority` would stand who came now, if that is further ahead.

@@ -87,8 +87,10 @@ pub enum Standing {
     },
     /// It is negative and waits for a second look at `look_at`.
     Doubted {
-        /// When the second look is due.
+        /// When the next look is due.
         look_at: Timestamp,
+        /// Negative looks so far that were far enough apart.
+        looks: u32,
     },
     /// It overlapped another look that says otherwise.
     Overlapped,
@@ -233,21 +235,21 @@ impl State {
         let confirm_after = around.rules.confirm_after;
         let Some(doubt) = &mut self.doubt else {
             self.doubt = Some(Doubt { reason, since: now, looks: 1 });
-            return Step::quiet(Standing::Doubted { look_at: now + confirm_after });
+            return Step::quiet(Standing::Doubted { look_at: now + confirm_after, looks: 1 });
         };
         doubt.reason = reason;
         let earliest = doubt.since + confirm_after;
         // A clock set back must not keep a doubt alive until it has caught up again.
         doubt.since = doubt.since.min(now);
         if seen.started_at < earliest {
-            return Step::quiet(Standing::Doubted { look_at: earliest.min(now + confirm_after) });
+            return Step::quiet(Standing::Doubted { look_at: earliest.min(now + confirm_after), looks: doubt.looks });
         }
         let vouched = around.device_succeeded_at.is_some_and(|success| success > doubt.since);
         if reason == Reason::Unregistered && !vouched {
             let wait =
                 confirm_after.saturating_mul(1 << doubt.looks.min(16)).min(DOUBT_INTERVAL_MAX.max(confirm_after));
             doubt.looks = doubt.looks.saturating_add(1);
-            return Step::quiet(Standing::Doubted { look_at: now + wait });
+            return Step::quiet(Standing::Doubted { look_at: now + wait, looks: doubt.looks });
         }
         self.doubt = None;
         self.stray = None;
@@ -492,8 +494,8 @@ mod tests {
     fn a_negative_outcome_needs_a_second_look_far_enough_away() {
         let mut story = Story::new();
         story.look(0, id("a"));
-        assert_eq!(story.look(100, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160) });
-        assert_eq!(story.look(130, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160) });
+        assert_eq!(story.look(100, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160), looks: 1 });
+        assert_eq!(story.look(130, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(160), looks: 1 });
         let removed = story.look(160, none(Reason::NotSet));
         assert_eq!(told(&removed), Some((Kind::Removed, Some("a"), None, 1)));
         assert_eq!(removed.change.unwrap().reason, Some(Reason::NotSet), "the later reason counts");
@@ -506,7 +508,7 @@ mod tests {
         story.look(0, id("a"));
         story.look(100, none(Reason::Hidden));
         assert_eq!(told(&story.look(160, id("a"))), None);
-        assert_eq!(story.look(500, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(560) });
+        assert_eq!(story.look(500, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(560), looks: 1 });
     }
 
     #[test]
@@ -515,7 +517,7 @@ mod tests {
         story.look(0, id("a"));
         let mut waits = vec![];
         for seconds in [100, 160, 400, 1000] {
-            let Standing::Doubted { look_at } = story.look(seconds, none(Reason::Unregistered)).standing else {
+            let Standing::Doubted { look_at, .. } = story.look(seconds, none(Reason::Unregistered)).standing else {
                 panic!("nobody vouched for the gateway")
             };
             waits.push(look_at.since(at(seconds)).as_secs());

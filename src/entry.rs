@@ -57,6 +57,8 @@ pub struct Entry {
     pub dead_at: Timestamp,
     /// From here on it is looked up again.
     pub due_at: Timestamp,
+    /// Negative looks that are not believed yet; 0 when nothing is in doubt.
+    pub doubts: u32,
     /// When the present expiry was first seen: a URL's life is counted from here.
     since: Timestamp,
     /// The start of the look it came from. An entry takes only an observation that started later.
@@ -136,10 +138,10 @@ impl Entry {
             }
             (Outcome::Negative(negative), _) => Self::negative(negative, seen, standing, rules, jitter),
         };
-        entry.due_at = match standing {
-            Standing::Believed { .. } => entry.due_at,
-            Standing::Doubted { look_at } => look_at,
-            Standing::Overlapped => entry.due_at.min(now + SETTLE),
+        (entry.due_at, entry.doubts) = match standing {
+            Standing::Believed { .. } => (entry.due_at, 0),
+            Standing::Doubted { look_at, looks } => (look_at, looks),
+            Standing::Overlapped => (entry.due_at.min(now + SETTLE), entry.doubts),
         };
         entry
     }
@@ -164,6 +166,7 @@ impl Entry {
             checked_at: now,
             dead_at,
             due_at: dead_at,
+            doubts: 0,
             since,
             start: seen.start,
         };
@@ -193,6 +196,7 @@ impl Entry {
             checked_at: now,
             dead_at: now + ttl,
             due_at: now + doubled.mul_f64(1.0 + 0.1 * jitter.1),
+            doubts: 0,
             since: now,
             start: seen.start,
         }
@@ -229,6 +233,7 @@ struct Record {
     due_at: Timestamp,
     since: Timestamp,
     start: Token,
+    doubts: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -267,6 +272,7 @@ impl Entry {
             due_at: self.due_at,
             since: self.since,
             start: self.start,
+            doubts: self.doubts,
         };
         rmp_serde::to_vec(&record).expect("a record of plain data encodes")
     }
@@ -288,6 +294,7 @@ impl Entry {
             due_at: record.due_at,
             since: record.since,
             start: record.start,
+            doubts: record.doubts,
         })
     }
 }
@@ -370,7 +377,7 @@ mod tests {
     fn one_odd_answer_does_not_replace_a_live_picture() {
         let rules = Rules::default();
         let good = first(url(1002), at(0));
-        let doubted = Standing::Doubted { look_at: at(160) };
+        let doubted = Standing::Doubted { look_at: at(160), looks: 1 };
         let kept = Entry::after(Some(&good), &look(hidden(), 2, at(100)), doubted, &rules, NONE);
         assert_eq!((kept.outcome.id(), kept.due_at, kept.dead_at), (Some("1"), at(160), good.dead_at));
         let after_death = Entry::after(Some(&good), &look(hidden(), 2, at(1100)), doubted, &rules, NONE);
@@ -448,7 +455,7 @@ mod tests {
             for (index, (outcome, when, standing, a, b)) in looks.into_iter().enumerate() {
                 let standing = match standing {
                     0 => SURE,
-                    1 => Standing::Doubted { look_at: at(when + 60) },
+                    1 => Standing::Doubted { look_at: at(when + 60), looks: 1 },
                     _ => Standing::Overlapped,
                 };
                 entry = Some(Entry::after(entry.as_ref(), &look(outcome, index as u64 + 1, at(when)), standing, &rules, Jitter(a, b)));

@@ -14,6 +14,8 @@ use crate::entry::Entry;
 use crate::jid::{Device, Key, Subject};
 use crate::outcome::Token;
 
+pub mod measured;
+pub mod none;
 pub mod sqlite;
 
 /// Why the store did not do what was asked.

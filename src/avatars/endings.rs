@@ -1,0 +1,99 @@
+//! How failed lookups of single keys ended: kept for a short time, so that neither clients nor replicas repeat them in turn.
+//!
+//! A failure in passing rests its key for 2 s, doubling to 5 min while it recurs; a wrong request for 60 s. Failures of devices
+//! and of the gateway's credentials concern more than one key: those are the budget's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use crate::clock::Clock;
+use crate::jid::Key;
+use crate::outcome::{Class, Failure};
+
+const REQUEST_REST: Duration = Duration::from_secs(60);
+const FIRST_REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(300);
+
+/// The most failed keys remembered.
+const KEYS_MAX: u64 = 100_000;
+
+#[derive(Clone)]
+struct Rest {
+    failure: Arc<Failure>,
+    until: Duration,
+    wait: Duration,
+}
+
+pub(super) struct Endings {
+    rests: Cache<Key, Rest>,
+    clock: Clock,
+}
+
+impl Endings {
+    pub(super) fn new(clock: Clock) -> Self {
+        let rests = Cache::builder().max_capacity(KEYS_MAX).time_to_live(LONGEST_REST * 3).build();
+        Self { rests, clock }
+    }
+
+    /// The ending that still counts for `key`, and for how long.
+    pub(super) fn of(&self, key: &Key) -> Option<(Arc<Failure>, Duration)> {
+        let rest = self.rests.get(key)?;
+        let left = rest.until.saturating_sub(self.clock.elapsed());
+        (!left.is_zero()).then_some((rest.failure, left))
+    }
+
+    /// Remembers how a lookup failed; returns after how long it is worth asking again. Failures that concern more than the key
+    /// are passed through: zero.
+    pub(super) fn failed(&self, key: &Key, failure: &Arc<Failure>) -> Duration {
+        let wait = match failure.class {
+            Class::Request => REQUEST_REST,
+            Class::Passing | Class::Nonsense | Class::Late => {
+                self.rests.get(key).map_or(FIRST_REST, |last| last.wait.saturating_mul(2).min(LONGEST_REST))
+            }
+            Class::RateLimited | Class::Device | Class::Credentials => return Duration::ZERO,
+        };
+        let until = self.clock.elapsed() + wait;
+        self.rests.insert(key.clone(), Rest { failure: failure.clone(), until, wait });
+        wait
+    }
+
+    /// A lookup succeeded: the next failure is a first one.
+    pub(super) fn succeeded(&self, key: &Key) {
+        self.rests.invalidate(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::jid::{Device, Jid};
+    use crate::outcome::Envelope;
+
+    fn failure(class: Class) -> Arc<Failure> {
+        let reply = Envelope { status: 500, code: "C".into(), message: "m".into(), results: None };
+        Arc::new(Failure { class, retry: false, reply, detail: "d".into() })
+    }
+
+    #[test]
+    fn a_passing_failure_rests_its_key_for_two_seconds_doubling_to_five_minutes() {
+        let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
+        let endings = Endings::new(clock.clone());
+        let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
+        let mut waits = vec![];
+        for _ in 0..10 {
+            let wait = endings.failed(&key, &failure(Class::Passing));
+            assert_eq!(endings.of(&key).unwrap().1, wait);
+            clock.advance(wait);
+            assert!(endings.of(&key).is_none());
+            waits.push(wait.as_secs());
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        endings.succeeded(&key);
+        assert_eq!(endings.failed(&key, &failure(Class::Late)).as_secs(), 2);
+        assert_eq!(endings.failed(&key, &failure(Class::Request)).as_secs(), 60);
+        assert_eq!(endings.failed(&key, &failure(Class::Device)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,231 @@
+//! One flight: from the store, through the budget, to the gateway, and back into store and memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::flight::{Ending, Pilot, Source};
+use super::memory::{History, Slot};
+use super::{BACKGROUND_PATIENCE, Inner, Need};
+use crate::budget::{Permit, Refusal};
+use crate::change::{self, Circumstances, Kind, Standing, Verdict};
+use crate::clock::Timestamp;
+use crate::entry::{Entry, Jitter};
+use crate::jid::{Key, Variant};
+use crate::outcome::{Failure, Observation, Outcome, Token};
+use crate::store::{Applied, Claim, Held, Write};
+
+/// How often a write is computed again because somebody else was faster. Whoever loses that often has been overtaken by as many
+/// newer looks.
+const APPLY_TRIES: usize = 16;
+
+/// How long before a failed lookup is tried once more.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A look that brought an outcome, as far as recording it goes.
+struct Look {
+    /// What the store said at its start; `None` while the store is away.
+    claim: Option<Claim>,
+    started_at: Timestamp,
+}
+
+impl Inner {
+    /// One flight, from the store to the store.
+    pub(super) async fn fly(&self, key: &Key, pilot: &Pilot, need: Need) -> Ending {
+        let held = self.store.find(key).await.unwrap_or_default();
+        let stale = held.entry.is_some();
+        if let Some(slot) = self.adopt(key, held, need) {
+            return Ending::Done(slot, Source::Kept);
+        }
+        if let Some((failure, left)) = self.endings.of(key) {
+            return Ending::Failed(failure, left, Source::Kept);
+        }
+        match self.look(key, pilot).await {
+            Err(refusal) => Ending::GaveUp(refusal),
+            Ok(Ok((outcome, look))) => {
+                self.endings.succeeded(key);
+                let slot = self.record(key, outcome, look, pilot.is_wanted()).await;
+                Ending::Done(slot, Source::Looked { stale })
+            }
+            Ok(Err(failure)) => {
+                tracing::debug!(?key, class = failure.class.as_str(), detail = %failure.detail, "a lookup failed");
+                let failure = Arc::new(failure);
+                let rest = match (self.endings.failed(key, &failure), self.budget.blocked(&key.subject.device)) {
+                    // What concerns the device or the gateway rests there.
+                    (Duration::ZERO, Some(refusal)) => refusal.retry_after(),
+                    (rest, _) => rest,
+                };
+                Ending::Failed(failure, rest, Source::Looked { stale })
+            }
+        }
+    }
+
+    /// Takes what the store holds into memory, if it meets the need.
+    pub(super) fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
+        let entry = held.entry.filter(|entry| need.is_met_by(entry, self.clock.now()))?;
+        let slot = Arc::new(Slot::new(entry, History::from(&held.state), held.requested_at));
+        self.memory.insert(key, slot.clone());
+        Some(slot)
+    }
+
+    /// Asks the gateway, and once more where that may help, all within the gateway's timeout.
+    async fn look(&self, key: &Key, pilot: &Pilot) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
+        let patience = if pilot.is_wanted() { self.budget.config().max_wait } else { BACKGROUND_PATIENCE };
+        let permit = tokio::select! {
+            permit = self.admit(key, pilot, patience) => permit?,
+            () = pilot.abandoned() => return Err(Refusal::Spent { retry_after: Duration::from_secs(1) }),
+        };
+        pilot.asking();
+        let began = self.clock.elapsed();
+        let failure = match self.attempt(key, permit, self.config.gateway_timeout).await {
+            Err(failure) if failure.retry => failure,
+            ended => return Ok(ended),
+        };
+        let left =
+            |from: Duration| self.config.gateway_timeout.saturating_sub(self.clock.elapsed().saturating_sub(from));
+        if left(began) <= RETRY_PAUSE {
+            return Ok(Err(failure));
+        }
+        self.clock.sleep(RETRY_PAUSE).await;
+        let permit = tokio::select! {
+            permit = self.admit(key, pilot, left(began)) => permit,
+            () = self.clock.sleep(left(began)) => return Ok(Err(failure)),
+        };
+        match permit {
+            Ok(permit) => Ok(self.attempt(key, permit, left(began)).await),
+            Err(_) => Ok(Err(failure)),
+        }
+    }
+
+    async fn admit(&self, key: &Key, pilot: &Pilot, patience: Duration) -> Result<Permit, Refusal> {
+        let priority = pilot.priority();
+        let seated = |place| pilot.seated(place, &self.budget, priority);
+        self.budget.admit(&key.subject.device, priority, patience, seated).await
+    }
+
+    /// One question to the gateway.
+    async fn attempt(&self, key: &Key, mut permit: Permit, timeout: Duration) -> Result<(Outcome, Look), Failure> {
+        let claim = self.store.claim(key).await.ok();
+        let look = Look { claim, started_at: self.clock.now() };
+        permit.start();
+        self.metrics.gateway_in_flight.inc();
+        let began = Instant::now();
+        let result = self.gateway.lookup(key, timeout).await;
+        self.metrics.gateway_seconds.observe(began.elapsed().as_secs_f64());
+        self.metrics.gateway_in_flight.dec();
+        let class = match &result {
+            Ok(Outcome::Present(_)) => "present",
+            Ok(Outcome::Negative(negative)) => negative.reason.as_str(),
+            Err(failure) => failure.class.as_str(),
+        };
+        self.metrics.gateway_lookups.with_label_values(&[class]).inc();
+        self.budget.report(&mut permit, &result).await;
+        result.map(|outcome| (outcome, look))
+    }
+
+    /// Records what a look brought, and takes it into memory.
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> Arc<Slot> {
+        let now = self.clock.now();
+        let rules = &self.config.rules;
+        let jitter = Jitter(fastrand::f64(), fastrand::f64());
+        let mut seen = Observation {
+            variant: key.variant,
+            outcome,
+            start: Token::default(),
+            started_at: look.started_at,
+            ended_at: now,
+        };
+        if let Some(Claim { start, mut held }) = look.claim {
+            seen.start = start;
+            for _ in 0..APPLY_TRIES {
+                let verdict = change::observe(
+                    &held.state,
+                    &seen,
+                    Circumstances {
+                        applied: held.revision,
+                        device_succeeded_at: self.budget.succeeded_at(&key.subject.device),
+                        entropy: entropy(),
+                        rules,
+                    },
+                );
+                let entry = Entry::after(held.entry.as_ref(), &seen, verdict.standing, rules, jitter);
+                let write = Write {
+                    key: key.clone(),
+                    expected: held.revision,
+                    state: verdict.state.clone(),
+                    entry: entry.clone(),
+                    change: verdict.change.clone(),
+                    requested_at: wanted.then_some(now),
+                    also_due: verdict.look_at_full.then(|| (full(key), now)),
+                    siblings_due: verdict.change.is_some().then_some(now),
+                };
+                match self.store.apply(write).await {
+                    Ok(Applied::Done(_)) => return self.applied(key, &held, &verdict, entry, wanted.then_some(now)),
+                    Ok(Applied::Conflict(present)) => held = *present,
+                    Err(error) => {
+                        tracing::debug!(?key, %error, "a look is not recorded");
+                        break;
+                    }
+                }
+            }
+        }
+        self.keep_in_memory(key, seen, jitter)
+    }
+
+    /// What was written is known in memory, too.
+    fn applied(
+        &self,
+        key: &Key,
+        before: &Held,
+        verdict: &Verdict,
+        entry: Entry,
+        requested_at: Option<Timestamp>,
+    ) -> Arc<Slot> {
+        if let Some(change) = &verdict.change {
+            let kind = match change.kind {
+                Kind::Set => "set",
+                Kind::Changed => "changed",
+                Kind::Removed => "removed",
+            };
+            self.metrics.changes.with_label_values(&[kind]).inc();
+            self.memory.forget_others(&key.subject, Some(key.variant));
+        }
+        if let Some(Entry { outcome: Outcome::Present(_), dead_at, .. }) = &before.entry
+            && requested_at.is_none()
+        {
+            self.metrics.refresh_lead_seconds.observe(dead_at.since(entry.checked_at).as_secs_f64());
+        }
+        let slot = Arc::new(Slot::new(entry, History::from(&verdict.state), requested_at.or(before.requested_at)));
+        self.memory.insert(key, slot.clone());
+        slot
+    }
+
+    /// While the store is away: the look is served and kept in memory, and records nothing.
+    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Arc<Slot> {
+        let rules = &self.config.rules;
+        let previous = self.memory.get(key);
+        let standing = match seen.outcome {
+            Outcome::Present(_) => Standing::Believed { repeats: 0 },
+            Outcome::Negative(_) => Standing::Doubted { look_at: seen.ended_at + rules.confirm_after, looks: 1 },
+        };
+        // One flight per key: what is in memory is from an earlier look, whatever its token.
+        seen.start = Token(previous.as_ref().map_or(1, |slot| slot.entry.start().0.saturating_add(1)));
+        let entry = Entry::after(previous.as_ref().map(|slot| &slot.entry), &seen, standing, rules, jitter);
+        let history = previous.map_or_else(History::default, |slot| slot.history);
+        let slot = Arc::new(Slot::new(entry, history, Some(seen.ended_at)));
+        self.memory.insert(key, slot.clone());
+        slot
+    }
+}
+
+/// The same subject's full picture.
+fn full(key: &Key) -> Key {
+    Key { subject: key.subject.clone(), variant: Variant { preview: false, ..key.variant } }
+}
+
+fn entropy() -> u128 {
+    let mut bytes = [0; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        return fastrand::u128(..);
+    }
+    u128::from_be_bytes(bytes)
+}

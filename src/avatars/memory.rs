@@ -1,0 +1,173 @@
+//! What is held in memory: entries ready to be answered with, bounded in bytes.
+//!
+//! The map is keyed by a 128-bit digest under a random key of this process (SipHash, as Rust's own maps use it against
+//! chosen collisions), because a million whole keys would weigh more than their answers. moka's expiry only collects garbage:
+//! whether an entry may be served is decided by [`Entry::freshness`] alone.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::change::State;
+use crate::clock::{Clock, Timestamp};
+use crate::entry::Entry;
+use crate::jid::{Key, Subject, Variant};
+use crate::outcome::Outcome;
+
+/// What moka and the allocator hold per entry beside its texts (bytes), measured at a million entries.
+const OVERHEAD: usize = 448;
+
+/// An entry in memory, with what answers need beside it.
+#[derive(Debug)]
+pub struct Slot {
+    /// The entry.
+    pub entry: Entry,
+    /// What its subject's state says of changes.
+    pub history: History,
+    /// Changes whenever the answer's body does.
+    pub tag: u64,
+    /// When a request was last remembered in the store (ms).
+    touched: AtomicI64,
+    /// When a request last asked for a refresh by itself (ms).
+    nudged: AtomicI64,
+}
+
+/// A subject's changes in brief.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How often the picture changed since the baseline.
+    pub version: u64,
+    /// When the last change was noticed.
+    pub changed_at: Option<Timestamp>,
+}
+
+impl From<&State> for History {
+    fn from(state: &State) -> Self {
+        state
+            .recorded
+            .as_ref()
+            .map_or_else(Self::default, |recorded| Self { version: recorded.version, changed_at: recorded.changed_at })
+    }
+}
+
+/// The shortest time between two refreshes that requests for one entry ask for.
+const NUDGE: Duration = Duration::from_secs(1);
+
+impl Slot {
+    /// An entry made ready, last asked for at `requested_at` as far as the store knows.
+    #[must_use]
+    pub fn new(entry: Entry, history: History, requested_at: Option<Timestamp>) -> Self {
+        Self {
+            history,
+            tag: tag(&entry.outcome),
+            touched: AtomicI64::new(requested_at.map_or(i64::MIN, Timestamp::as_millis)),
+            nudged: AtomicI64::new(i64::MIN),
+            entry,
+        }
+    }
+
+    /// Whether a request at `now` is worth remembering, because the last one remembered is `grain` or longer ago. Says so to
+    /// one caller only.
+    pub(super) fn touch(&self, now: Timestamp, grain: Duration) -> bool {
+        claim(&self.touched, now, grain)
+    }
+
+    /// Whether a request at `now` may ask for a refresh by itself. Says so to one caller only, and not at every request.
+    pub(super) fn nudge(&self, now: Timestamp) -> bool {
+        claim(&self.nudged, now, NUDGE)
+    }
+
+    fn weight(&self) -> u32 {
+        let heap = match &self.entry.outcome {
+            Outcome::Present(picture) => picture.heap_bytes(),
+            Outcome::Negative(negative) => negative.message.len() + negative.code.len(),
+        };
+        u32::try_from(OVERHEAD + heap).unwrap_or(u32::MAX)
+    }
+}
+
+/// Moves `last` to `now` if that is at least `grain` on; true for the one caller who did. A clock set back counts as long ago.
+fn claim(last: &AtomicI64, now: Timestamp, grain: Duration) -> bool {
+    let seen = last.load(Ordering::Relaxed);
+    let (now, grain) = (now.as_millis(), i64::try_from(grain.as_millis()).unwrap_or(i64::MAX));
+    (now < seen || now.saturating_sub(seen) >= grain)
+        && last.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+/// The same answer has the same tag after a restart and on every replica.
+fn tag(outcome: &Outcome) -> u64 {
+    let mut hasher = Sha256::new();
+    if let Outcome::Present(picture) = outcome {
+        for text in [picture.url(), picture.id(), picture.kind()] {
+            hasher.update((text.len() as u64).to_be_bytes());
+            hasher.update(text);
+        }
+    }
+    let digest = hasher.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has more than eight bytes"))
+}
+
+pub(super) struct Memory {
+    cache: Cache<u128, Arc<Slot>>,
+    seed: (u64, u64),
+}
+
+/// Lets moka drop what is dead. Takes the wall clock as it was when the entry came in.
+struct Garbage(Clock);
+
+impl Expiry<u128, Arc<Slot>> for Garbage {
+    fn expire_after_create(&self, _: &u128, slot: &Arc<Slot>, _: Instant) -> Option<Duration> {
+        Some(slot.entry.ttl(self.0.now()))
+    }
+
+    fn expire_after_update(&self, key: &u128, slot: &Arc<Slot>, at: Instant, _: Option<Duration>) -> Option<Duration> {
+        self.expire_after_create(key, slot, at)
+    }
+}
+
+impl Memory {
+    pub(super) fn new(limit: u64, clock: &Clock) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(limit)
+            .weigher(|_, slot: &Arc<Slot>| slot.weight())
+            .expire_after(Garbage(clock.clone()))
+            .build();
+        Self { cache, seed: (fastrand::u64(..), fastrand::u64(..)) }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
+        self.cache.get(&self.digest(key))
+    }
+
+    pub(super) fn insert(&self, key: &Key, slot: Arc<Slot>) {
+        self.cache.insert(self.digest(key), slot);
+    }
+
+    /// Forgets every answer about a subject but the one named.
+    pub(super) fn forget_others(&self, subject: &Subject, kept: Option<Variant>) {
+        for bits in 0..4 {
+            let variant = Variant::from_bits(bits);
+            if Some(variant) != kept {
+                self.cache.invalidate(&self.digest(&Key { subject: subject.clone(), variant }));
+            }
+        }
+    }
+
+    /// Entries and bytes held, nearly: moka counts in the background.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks();
+        (self.cache.entry_count(), self.cache.weighted_size())
+    }
+
+    fn digest(&self, key: &Key) -> u128 {
+        let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
+        key.hash(&mut hasher);
+        hasher.finish128().as_u128()
+    }
+}

@@ -1,0 +1,119 @@
+//! Who gets in.
+//!
+//! Credentials guard every route that is not open to all. Without credentials on loopback, the name a client calls us by must
+//! be loopback's, too: a page in a browser can resolve a name of its own to 127.0.0.1, but cannot lie in `Host`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, Uri};
+use subtle::ConstantTimeEq as _;
+
+use crate::gateway::Credential;
+
+/// The credentials that open the door; none: it stands open.
+pub(super) struct Guard {
+    /// `user:password`, and the same in base64 as nearly every client sends it.
+    accepted: Vec<(Vec<u8>, String)>,
+    /// whether `Host` must be loopback's
+    local_only: bool,
+}
+
+impl Guard {
+    pub(super) fn new(credentials: &[Credential], local_only: bool) -> Self {
+        let accepted = credentials.iter().map(|credential| {
+            let plain = format!("{}:{}", credential.user, credential.password).into_bytes();
+            let encoded = STANDARD.encode(&plain);
+            (plain, encoded)
+        });
+        Self { accepted: accepted.collect(), local_only }
+    }
+
+    /// Whether a request carries accepted credentials. Takes the same time whichever byte is wrong.
+    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+        if self.accepted.is_empty() {
+            return true;
+        }
+        let Some(given) = headers.get(AUTHORIZATION).and_then(|value| basic(value.as_bytes())) else { return false };
+        let encoded = self.accepted.iter().fold(false, |found, (_, encoded)| found | bool::from(encoded.as_bytes().ct_eq(given)));
+        encoded || self.admits_decoded(given)
+    }
+
+    /// The same for base64 that is spelled otherwise.
+    fn admits_decoded(&self, given: &[u8]) -> bool {
+        let Ok(plain) = STANDARD.decode(given) else { return false };
+        self.accepted.iter().fold(false, |found, (accepted, _)| found | bool::from(accepted.ct_eq(&plain)))
+    }
+
+    /// Whether the name that a client calls us by is acceptable.
+    pub(super) fn knows_host(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        if !self.local_only {
+            return true;
+        }
+        let host = uri.host().or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
+        host.is_none_or(is_loopback_name)
+    }
+}
+
+/// The token behind `Basic `.
+fn basic(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(6)?;
+    scheme.eq_ignore_ascii_case(b"basic ").then(|| token.trim_ascii())
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+        }),
+    };
+    let name = name.trim_end_matches('.');
+    name.parse::<std::net::IpAddr>().map_or_else(
+        |_| {
+            let name = name.to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        },
+        |address| address.is_loopback(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        let credential = |user: &str, password: &str| Credential { user: user.into(), password: password.into() };
+        Guard::new(&[credential("ada", "s3cret"), credential("bob", "a:b")], true)
+    }
+
+    fn admits(value: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        guard().admits(&headers)
+    }
+
+    #[test]
+    fn accepts_what_is_configured_and_nothing_else() {
+        assert!(admits(&format!("Basic {}", STANDARD.encode("ada:s3cret"))));
+        assert!(admits(&format!("bAsIc  {}", STANDARD.encode("bob:a:b"))));
+        for wrong in ["ada:s3cre", "ada:s3crets", "ada:", ":", "", "bob:s3cret"] {
+            assert!(!admits(&format!("Basic {}", STANDARD.encode(wrong))), "{wrong}");
+        }
+        for wrong in ["Basic", "Basic ", "Bearer x", "Basic !!!", "x"] {
+            assert!(!admits(wrong), "{wrong}");
+        }
+        assert!(!guard().admits(&HeaderMap::new()));
+        assert!(Guard::new(&[], false).admits(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn knows_the_names_of_loopback() {
+        for host in ["localhost", "LOCALHOST:8080", "app.localhost:1", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "localhost."] {
+            assert!(is_loopback_name(host), "{host}");
+        }
+        for host in ["example.org", "127.0.0.1.example.org", "localhost.example.org:80", "10.0.0.1", "[::2]:80", ""] {
+            assert!(!is_loopback_name(host), "{host}");
+        }
+    }
+}

@@ -3,6 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+pub mod failure;
+pub mod reply;
+
+/// Most of a body that is read (bytes). A real answer has less than one KiB.
+pub const BODY_LIMIT: usize = 64 << 10;
+
 /// Where the gateway is and how to speak to it.
 #[derive(Clone)]
 pub struct Config {

@@ -11,3 +11,4 @@ pub mod jid;
 pub mod outcome;
 pub mod refresh;
 pub mod store;
+pub mod telemetry;

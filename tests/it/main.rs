@@ -1,3 +1,4 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
 
+mod config;
 mod gateway;

@@ -1,0 +1,294 @@
+//! Every option of the program: command line and environment in, one [`Command`] out, or all mistakes at once.
+//!
+//! Rules kept here:
+//!
+//! * Nothing starts before everything is read. [`parse`] opens no socket and changes nothing; it only reads the files that
+//!   variables ending in `_FILE` name.
+//! * Every mistake is found in one go, names its flag and where the value came from, and says what would be right.
+//! * No secret is shown, in no message.
+//! * Who can reach the proxy can see what the gateway's account can see. So it does not start unprotected by accident:
+//!   `config/checks.rs`.
+//! * Each module owns its `Config`; here they are only filled. Modules never read flags, and never import this one.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::http::Uri;
+
+use crate::gateway::Credential;
+use crate::jid::Device;
+use crate::outcome::Rules;
+use crate::{avatars, budget, gateway, http, refresh, telemetry};
+
+mod addresses;
+mod checks;
+mod command_line;
+mod credentials;
+mod flags;
+mod mistakes;
+mod quantities;
+mod sources;
+
+pub use flags::{Flag, Heading, Preset, flags};
+pub use mistakes::{Mistake, Mistakes, Stop};
+
+use command_line::Verb;
+use sources::{Noted, Settings};
+
+/// What the program was asked to do.
+pub enum Command {
+    /// Stand in front of a gateway.
+    Serve(Box<Config>),
+    /// The same in front of a simulated one.
+    Demo(Box<Demo>),
+    /// The simulated gateway alone.
+    Gateway(SimulatedGateway),
+}
+
+impl Command {
+    /// What is to be logged, and how.
+    #[must_use]
+    pub fn log(&self) -> &telemetry::Config {
+        match self {
+            Self::Serve(config) => &config.log,
+            Self::Demo(demo) => &demo.0.log,
+            Self::Gateway(gateway) => &gateway.log,
+        }
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        match self {
+            Self::Serve(config) => config.listen,
+            Self::Demo(demo) => demo.0.listen,
+            Self::Gateway(gateway) => gateway.listen,
+        }
+    }
+}
+
+/// Everything the proxy needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to answer; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where to answer `/metrics`, `/health` and `/ready` alone, without credentials.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The edge's part.
+    pub http: http::Config,
+    /// The gateway client's part.
+    pub gateway: gateway::Config,
+    /// The budget's part.
+    pub budget: budget::Config,
+    /// The lookup's part.
+    pub avatars: avatars::Config,
+    /// The refresher's part.
+    pub refresh: refresh::Config,
+    /// Where answers and changes are kept.
+    pub store: StoreLocation,
+    /// The log's part.
+    pub log: telemetry::Config,
+}
+
+/// A configuration that lacks only its gateway, which has an address once it runs.
+#[derive(Clone)]
+pub struct Demo(Config);
+
+impl Demo {
+    /// The proxy's configuration, with the simulated gateway at `url`.
+    #[must_use]
+    pub fn against(mut self, url: Uri) -> Config {
+        self.0.gateway.url = url;
+        self.0
+    }
+}
+
+/// What the simulated gateway needs to know when it runs alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SimulatedGateway {
+    /// Where to answer; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The log's part.
+    pub log: telemetry::Config,
+}
+
+/// Where answers and changes are kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreLocation {
+    /// A SQLite file; the path may be relative to the working directory.
+    Sqlite(PathBuf),
+    /// Wherever there is room, until the process ends.
+    Temporary,
+}
+
+/// Reads a command line, program name first, and the environment.
+///
+/// # Errors
+/// [`Stop`] when there is nothing to run: help was asked for, or something is wrong.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, Stop> {
+    let (verb, arguments) = command_line::read(arguments).map_err(Stop::CommandLine)?;
+    let mut settings = Settings::gather(verb, arguments, variables);
+    let command = match verb {
+        Verb::Serve => proxy(&mut settings, verb).map(|config| Command::Serve(Box::new(config))),
+        Verb::Demo => match settings.value("--gateway-only", quantities::switch) {
+            Ok(true) => simulated_gateway(&mut settings).map(Command::Gateway),
+            _ => proxy(&mut settings, verb).map(|config| Command::Demo(Box::new(Demo(config)))),
+        },
+    };
+    match (command, settings.into_mistakes()) {
+        (Ok(command), mistakes) if mistakes.is_empty() => Ok(command),
+        (_, mistakes) => Err(Stop::Mistakes(Mistakes::new(verb.name(), mistakes))),
+    }
+}
+
+// The functions below read all of their flags first and only then give up on a mistake (`?`), so that none hides another.
+
+fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
+    let listen = settings.value("--listen", addresses::listen);
+    let metrics_listen = settings.optional("--metrics-listen", addresses::listen);
+    let access = access(settings, verb);
+    let requests = requests(settings);
+    let url = match verb {
+        Verb::Serve => settings.value("--gateway-url", addresses::gateway_url),
+        // The simulated gateway has an address only once it runs: `Demo::against`.
+        Verb::Demo => Ok(Uri::default()),
+    };
+    let timeout = settings.value("--gateway-timeout", quantities::duration);
+    let budget = budget(settings);
+    let lifetimes = lifetimes(settings);
+    let rules = rules(settings);
+    let memory_limit = settings.value("--memory-limit", quantities::size);
+    let store = match verb {
+        Verb::Serve => settings.value("--store", addresses::store),
+        Verb::Demo => Ok(StoreLocation::Temporary),
+    };
+    let log = log(settings);
+
+    checks::protection(settings, verb, listen, &access);
+    if let (Ok(listen), Ok(Some(metrics_listen))) = (&listen, &metrics_listen) {
+        checks::two_listeners(settings, *listen, *metrics_listen);
+    }
+    if let (Ok(listen), Ok(url)) = (&listen, &url) {
+        checks::no_loop(settings, *listen, url);
+    }
+
+    let ((default_device, cors_origins), (warm_for, forget_after)) = (requests?, lifetimes?);
+    Ok(Config {
+        listen: listen?,
+        metrics_listen: metrics_listen?,
+        http: http::Config {
+            auth: access.auth?,
+            allow_anonymous: access.allow_anonymous?,
+            default_device,
+            cors_origins,
+        },
+        gateway: gateway::Config { url: url?, auth: access.gateway_auth?, timeout: timeout? },
+        budget: budget?,
+        avatars: avatars::Config { rules: rules?, memory_limit: memory_limit?, warm_for },
+        refresh: refresh::Config { warm_for, forget_after },
+        store: store?,
+        log: log?,
+    })
+}
+
+fn simulated_gateway(settings: &mut Settings) -> Result<SimulatedGateway, Noted> {
+    settings.only(
+        &["--gateway-only", "--listen", "--log-format"],
+        "has no effect with --gateway-only, which goes with --listen and --log-format alone",
+    );
+    let listen = settings.value("--listen", addresses::listen);
+    let log = log(settings);
+    Ok(SimulatedGateway { listen: listen?, log: log? })
+}
+
+/// Who may ask us, and as whom we ask the gateway; each as far as it could be read.
+struct Access {
+    auth: Result<Vec<Credential>, Noted>,
+    allow_anonymous: Result<bool, Noted>,
+    gateway_auth: Result<Option<Credential>, Noted>,
+}
+
+fn access(settings: &mut Settings, verb: Verb) -> Access {
+    Access {
+        auth: settings.optional("--auth", credentials::list).map(Option::unwrap_or_default),
+        allow_anonymous: settings.value("--allow-anonymous", quantities::switch),
+        gateway_auth: match verb {
+            Verb::Serve => settings.optional("--gateway-auth", credentials::one),
+            Verb::Demo => Ok(None),
+        },
+    }
+}
+
+fn requests(settings: &mut Settings) -> Result<(Device, Vec<String>), Noted> {
+    let default_device = settings.optional("--default-device", |name| {
+        Device::new(name)
+            .map_err(|_| format!("a device's name has at most {} bytes, this one {}", Device::MAX, name.len()))
+    });
+    let cors_origins = settings.value("--cors-origin", addresses::origins);
+    Ok((default_device?.unwrap_or_default(), cors_origins?))
+}
+
+fn budget(settings: &mut Settings) -> Result<budget::Config, Noted> {
+    let rate = settings.value("--gateway-rate", quantities::rate);
+    let burst = settings.value("--gateway-burst", quantities::count);
+    let concurrency = settings.value("--gateway-concurrency", quantities::count);
+    let cool_down = settings.value("--rate-limit-cooldown", quantities::duration);
+    let max_wait = settings.value("--max-wait", quantities::duration_or_zero);
+    Ok(budget::Config {
+        rate: rate?,
+        burst: burst?,
+        concurrency: concurrency?,
+        cool_down: cool_down?,
+        max_wait: max_wait?,
+    })
+}
+
+fn lifetimes(settings: &mut Settings) -> Result<(Duration, Duration), Noted> {
+    let warm_for = settings.value("--warm-for", quantities::duration_or_zero);
+    let forget_after = settings.value("--forget-after", quantities::duration);
+    let (warm_for, forget_after) = (warm_for?, forget_after?);
+    checks::refreshed_before_forgotten(settings, warm_for, forget_after);
+    Ok((warm_for, forget_after))
+}
+
+fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
+    let refresh_ahead = settings.value("--refresh-ahead", quantities::share);
+    let recheck_interval = settings.value("--recheck-interval", quantities::duration);
+    let fallback_ttl = settings.value("--fallback-ttl", quantities::duration);
+    let not_set_ttl = settings.value("--not-set-ttl", quantities::duration);
+    let hidden_ttl = settings.value("--hidden-ttl", quantities::duration);
+    let unregistered_ttl = settings.value("--unregistered-ttl", quantities::duration);
+    let confirm_after = settings.value("--confirm-after", quantities::duration);
+    Ok(Rules {
+        refresh_ahead: refresh_ahead?,
+        recheck_interval: recheck_interval?,
+        fallback_ttl: fallback_ttl?,
+        not_set_ttl: not_set_ttl?,
+        hidden_ttl: hidden_ttl?,
+        unregistered_ttl: unregistered_ttl?,
+        confirm_after: confirm_after?,
+    })
+}
+
+fn log(settings: &mut Settings) -> Result<telemetry::Config, Noted> {
+    let filter = settings.log(|text| {
+        const FORM: &str = "write warn, info, debug, or for instance info,avatar_proxy=debug";
+        match telemetry::check_filter(text) {
+            // Taken at its word, it would silence everything but errors.
+            Ok(()) if text.trim().is_empty() => Err(format!("is empty; unset it, or {FORM}")),
+            Ok(()) => Ok(()),
+            Err(wrong) => Err(format!("{wrong}; {FORM}")),
+        }
+    });
+    let format = settings.value("--log-format", |text| match text {
+        "text" => Ok(telemetry::Format::Text),
+        "json" => Ok(telemetry::Format::Json),
+        _ => Err("write text or json".to_owned()),
+    });
+    Ok(telemetry::Config { format: format?, filter: filter.unwrap_or_else(|| "info".to_owned()) })
+}

@@ -1,0 +1,83 @@
+//! Flags that are well formed one by one, but do not go together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::Access;
+use super::command_line::Verb;
+use super::sources::{Noted, Settings};
+
+/// Without `--auth`, anybody who reaches the proxy may ask. That is refused unless it is said to be meant
+/// (`--allow-anonymous`) where others can reach it, and where it would undo the password that the gateway itself asks for.
+pub(super) fn protection(settings: &mut Settings, verb: Verb, listen: Result<SocketAddr, Noted>, access: &Access) {
+    let is_open = access.auth.as_ref().is_ok_and(Vec::is_empty) && access.allow_anonymous == Ok(false);
+    if !is_open {
+        return;
+    }
+    if let Ok(listen) = listen
+        && !listen.ip().to_canonical().is_loopback()
+    {
+        let harm = match verb {
+            Verb::Serve => "could read avatars through your account",
+            Verb::Demo => "could use this proxy",
+        };
+        settings.object(
+            "--listen",
+            format!(
+                "{listen} can be reached from other machines, and without --auth anybody who reaches it {harm}; give --auth \
+                 user:pass, or listen on 127.0.0.1, or say --allow-anonymous if that is meant"
+            ),
+        );
+    }
+    // One that is mistaken was meant as well.
+    if access.gateway_auth != Ok(None) {
+        settings.object(
+            "--gateway-auth",
+            "the gateway asks for a password, and without --auth this proxy would not: anybody who reaches it could read \
+             avatars through your account; give --auth user:pass, or say --allow-anonymous if that is meant",
+        );
+    }
+}
+
+/// Two listeners need two addresses.
+pub(super) fn two_listeners(settings: &mut Settings, listen: SocketAddr, metrics: SocketAddr) {
+    let collide = takes(listen, metrics.ip()) || takes(metrics, listen.ip());
+    if collide && metrics.port() == listen.port() && listen.port() != 0 {
+        let text = format!("{metrics} is taken by --listen ({listen}); give it another port");
+        settings.object("--metrics-listen", text);
+    }
+}
+
+/// A proxy in front of itself would ask itself for ever.
+pub(super) fn no_loop(settings: &mut Settings, listen: SocketAddr, gateway: &Uri) {
+    let address = match gateway.host() {
+        Some("localhost") => Some(IpAddr::from([127, 0, 0, 1])),
+        host => host.and_then(|host| host.trim_matches(['[', ']']).parse().ok()),
+    };
+    let default = if gateway.scheme_str() == Some("https") { 443 } else { 80 };
+    let is_here = |address: IpAddr| address == listen.ip() || (address.is_loopback() && takes(listen, address));
+    if address.is_some_and(is_here) && gateway.port_u16().unwrap_or(default) == listen.port() {
+        let text = format!("is this proxy's own address, --listen ({listen}); give the gateway's");
+        settings.object("--gateway-url", text);
+    }
+}
+
+/// What is still looked at again must not have been dropped.
+pub(super) fn refreshed_before_forgotten(settings: &mut Settings, warm_for: Duration, forget_after: Duration) {
+    if warm_for > forget_after {
+        let (warm, forget) = (settings.text("--warm-for"), settings.text("--forget-after"));
+        let text = format!(
+            "{warm} is longer than --forget-after ({forget}), so people would be looked at again after they were forgotten; \
+             shorten it, or lengthen --forget-after"
+        );
+        settings.object("--warm-for", text);
+    }
+}
+
+/// Whether a listener there also takes what is sent to `address`.
+fn takes(listener: SocketAddr, address: IpAddr) -> bool {
+    let takes_all = listener.ip().is_unspecified() && (listener.is_ipv6() || address.is_ipv4());
+    takes_all || listener.ip() == address
+}

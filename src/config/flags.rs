@@ -1,0 +1,357 @@
+//! Every flag, once: its name, form, default and meaning.
+//!
+//! The command line, the help, the environment variables and the README's table all come from [`FLAGS`]. A flag that is not
+//! there does not exist, and a default is written nowhere else. `demo` differs from `serve` only where the two columns do.
+
+use Heading::{Budget, Freshness, Gateway, Listening, Logs, Store};
+use Preset::{Elsewhere, Is, Required, Unset};
+
+/// What all variables begin with.
+pub(super) const PREFIX: &str = "AVATAR_PROXY_";
+
+/// The form of a flag that may stand alone, meaning `true`.
+pub(super) const SWITCH: &str = "true|false";
+
+/// One option of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// With its dashes: `--gateway-url`.
+    pub name: &'static str,
+    /// The shape of a value, as help shows it: `DURATION`.
+    pub form: &'static str,
+    /// What `serve` takes when nothing is given.
+    pub default: Preset,
+    /// What `demo` takes when nothing is given.
+    pub demo_default: Preset,
+    /// Under what help lists it.
+    pub heading: Heading,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// What a flag is when nobody gives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preset {
+    /// This.
+    Is(&'static str),
+    /// Nothing, which is a value too.
+    Unset,
+    /// It has to be given.
+    Required,
+    /// The command has no such flag.
+    Elsewhere,
+}
+
+impl Preset {
+    /// The default's text, where there is one.
+    #[must_use]
+    pub const fn value(self) -> Option<&'static str> {
+        if let Is(value) = self { Some(value) } else { None }
+    }
+}
+
+/// The parts of help.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heading {
+    /// Who may ask, and where.
+    Listening,
+    /// What is asked.
+    Gateway,
+    /// How much it is asked.
+    Budget,
+    /// How old an answer may get.
+    Freshness,
+    /// What is kept.
+    Store,
+    /// What operators see.
+    Logs,
+}
+
+impl Heading {
+    /// As help prints it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Listening => "Listening",
+            Gateway => "Gateway",
+            Budget => "Budget",
+            Freshness => "Freshness",
+            Store => "Store and memory",
+            Logs => "Logs and metrics",
+        }
+    }
+}
+
+impl Flag {
+    /// The environment variable that stands for it: `AVATAR_PROXY_GATEWAY_URL`.
+    ///
+    /// The same with `_FILE` names a file that holds the value.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.long().to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// The name without its dashes.
+    pub(super) fn long(&self) -> &'static str {
+        self.name.trim_start_matches('-')
+    }
+
+    /// Whether values of it must never be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.name, "--auth" | "--gateway-auth")
+    }
+}
+
+/// Every flag, in the order of help.
+#[must_use]
+pub fn flags() -> &'static [Flag] {
+    FLAGS
+}
+
+const FLAGS: &[Flag] = &[
+    Flag {
+        name: "--listen",
+        form: "ADDRESS:PORT",
+        default: Is("127.0.0.1:8080"),
+        demo_default: Is("127.0.0.1:8080"),
+        heading: Listening,
+        help: "Where to answer: an IP address or `localhost`, and a port; port 0 takes a free one. `0.0.0.0:8080` and \
+               `[::]:8080` are every interface. Elsewhere than on loopback it needs --auth or --allow-anonymous",
+    },
+    Flag {
+        name: "--auth",
+        form: "USER:PASS,...",
+        default: Unset,
+        demo_default: Unset,
+        heading: Listening,
+        help: "Who may ask: one or more user:password, separated by commas. A password may contain colons, but no comma",
+    },
+    Flag {
+        name: "--allow-anonymous",
+        form: SWITCH,
+        default: Is("false"),
+        demo_default: Is("false"),
+        heading: Listening,
+        help: "Without --auth, let anybody ask who reaches --listen. Has no effect beside --auth",
+    },
+    Flag {
+        name: "--default-device",
+        form: "DEVICE",
+        default: Unset,
+        demo_default: Unset,
+        heading: Listening,
+        help: "The gateway's device meant by a request that names none; at most 256 bytes. Unset leaves the choice to the \
+               gateway",
+    },
+    Flag {
+        name: "--cors-origin",
+        form: "ORIGIN,...",
+        default: Is("*"),
+        demo_default: Is("*"),
+        heading: Listening,
+        help: "The origins whose pages may read answers: `*` for all, or for instance https://crm.example.com; several \
+               are separated by commas, or the flag is repeated",
+    },
+    Flag {
+        name: "--gateway-url",
+        form: "URL",
+        default: Required,
+        demo_default: Elsewhere,
+        heading: Gateway,
+        help: "The gateway to ask: http or https, with the base path it is served under, if any",
+    },
+    Flag {
+        name: "--gateway-auth",
+        form: "USER:PASS",
+        default: Unset,
+        demo_default: Elsewhere,
+        heading: Gateway,
+        help: "The user and password this proxy shows the gateway. It then needs --auth or --allow-anonymous itself",
+    },
+    Flag {
+        name: "--gateway-timeout",
+        form: "DURATION",
+        default: Is("20s"),
+        demo_default: Is("20s"),
+        heading: Gateway,
+        help: "The longest one lookup may take",
+    },
+    Flag {
+        name: "--gateway-only",
+        form: SWITCH,
+        default: Elsewhere,
+        demo_default: Is("false"),
+        heading: Gateway,
+        help: "Run only the simulated gateway, on --listen, and no proxy",
+    },
+    Flag {
+        name: "--gateway-rate",
+        form: "RATE",
+        default: Is("1/s"),
+        demo_default: Is("20/s"),
+        heading: Budget,
+        help: "How often the gateway is asked at most, for each device, over all replicas",
+    },
+    Flag {
+        name: "--gateway-burst",
+        form: "COUNT",
+        default: Is("20"),
+        demo_default: Is("40"),
+        heading: Budget,
+        help: "How many lookups may start at once after a quiet time, for each device",
+    },
+    Flag {
+        name: "--gateway-concurrency",
+        form: "COUNT",
+        default: Is("2"),
+        demo_default: Is("8"),
+        heading: Budget,
+        help: "How many lookups may be under way at once, for each device",
+    },
+    Flag {
+        name: "--rate-limit-cooldown",
+        form: "DURATION",
+        default: Is("60s"),
+        demo_default: Is("5s"),
+        heading: Budget,
+        help: "How long a device is left alone after WhatsApp limited its rate; doubles up to 1h while that recurs",
+    },
+    Flag {
+        name: "--max-wait",
+        form: "DURATION",
+        default: Is("10s"),
+        demo_default: Is("10s"),
+        heading: Budget,
+        help: "How long a client waits for the budget before it is answered 429; 0s answers at once",
+    },
+    Flag {
+        name: "--refresh-ahead",
+        form: "SHARE",
+        default: Is("0.2"),
+        demo_default: Is("0.2"),
+        heading: Freshness,
+        help: "Look again when this share of a URL's lifetime is left: 0.2 is the last fifth, 0 only once it is over",
+    },
+    Flag {
+        name: "--recheck-interval",
+        form: "DURATION",
+        default: Is("6h"),
+        demo_default: Is("30s"),
+        heading: Freshness,
+        help: "How old the last look at a warm person may get. At 1/s and 6h the budget covers 21600 people",
+    },
+    Flag {
+        name: "--warm-for",
+        form: "DURATION",
+        default: Is("7d"),
+        demo_default: Is("10m"),
+        heading: Freshness,
+        help: "How long after the last request a person is warm: looked at again though nobody asks; 0s is never",
+    },
+    Flag {
+        name: "--forget-after",
+        form: "DURATION",
+        default: Is("180d"),
+        demo_default: Is("180d"),
+        heading: Freshness,
+        help: "How long after the last request everything known about a person is dropped; at least --warm-for",
+    },
+    Flag {
+        name: "--fallback-ttl",
+        form: "DURATION",
+        default: Is("1h"),
+        demo_default: Is("1m"),
+        heading: Freshness,
+        help: "The life of a URL that does not say when it expires, and of an answer without a URL",
+    },
+    Flag {
+        name: "--not-set-ttl",
+        form: "DURATION",
+        default: Is("6h"),
+        demo_default: Is("1m"),
+        heading: Freshness,
+        help: "The life of the answer that a person has no picture",
+    },
+    Flag {
+        name: "--hidden-ttl",
+        form: "DURATION",
+        default: Is("1h"),
+        demo_default: Is("1m"),
+        heading: Freshness,
+        help: "The life of the answer that a person hides the picture",
+    },
+    Flag {
+        name: "--unregistered-ttl",
+        form: "DURATION",
+        default: Is("15m"),
+        demo_default: Is("30s"),
+        heading: Freshness,
+        help: "The life of the answer that a number is not on WhatsApp",
+    },
+    Flag {
+        name: "--confirm-after",
+        form: "DURATION",
+        default: Is("60s"),
+        demo_default: Is("5s"),
+        heading: Freshness,
+        help: "A picture counts as gone when a second look, this much later, does not find it either",
+    },
+    Flag {
+        name: "--store",
+        form: "sqlite:PATH",
+        default: Is("sqlite:avatar-proxy.db"),
+        demo_default: Elsewhere,
+        heading: Store,
+        help: "Where answers and changes are kept: a SQLite file, made if there is none",
+    },
+    Flag {
+        name: "--memory-limit",
+        form: "SIZE",
+        default: Is("256MiB"),
+        demo_default: Is("256MiB"),
+        heading: Store,
+        help: "How much the in-memory cache may hold",
+    },
+    Flag {
+        name: "--log-format",
+        form: "text|json",
+        default: Is("text"),
+        demo_default: Is("text"),
+        heading: Logs,
+        help: "The log's form, on stderr. AVATAR_PROXY_LOG says what is logged",
+    },
+    Flag {
+        name: "--metrics-listen",
+        form: "ADDRESS:PORT",
+        default: Unset,
+        demo_default: Unset,
+        heading: Logs,
+        help: "A second address for /metrics, /health and /ready alone, open to whoever reaches it",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_named_after_flags() {
+        let url = flags().iter().find(|flag| flag.name == "--gateway-url").unwrap();
+        assert_eq!(url.variable(), "AVATAR_PROXY_GATEWAY_URL");
+    }
+
+    #[test]
+    fn every_flag_is_there_once_under_one_run_of_its_heading() {
+        let mut headings: Vec<_> = flags().iter().map(|flag| flag.heading.as_str()).collect();
+        headings.dedup();
+        assert_eq!(
+            headings,
+            ["Listening", "Gateway", "Budget", "Freshness", "Store and memory", "Logs and metrics"],
+            "help would print a heading twice"
+        );
+        for (place, flag) in flags().iter().enumerate() {
+            assert!(flags()[place + 1..].iter().all(|other| other.name != flag.name), "{}", flag.name);
+            assert!(!flag.help.ends_with('.'), "{}: help goes on with the default", flag.name);
+        }
+    }
+}

@@ -336,14 +336,12 @@ impl Avatars {
                     };
                     return Ok(Found { slot, met });
                 }
-                Wait::Ended(Ending::Failed(failure, retry_after, Source::Kept)) => {
-                    Unmet::Resting { failure, retry_after }
-                }
+                Wait::Ended(
+                    Ending::Failed(failure, retry_after, Source::Kept)
+                    | Ending::GaveUp(Refusal::Held { failure, retry_after }),
+                ) => Unmet::Resting { failure, retry_after },
                 Wait::Ended(Ending::Failed(failure, retry_after, source)) => {
                     Unmet::Failed { failure, retry_after, why: why(source), collapsed }
-                }
-                Wait::Ended(Ending::GaveUp(Refusal::Held { failure, retry_after })) => {
-                    Unmet::Resting { failure, retry_after }
                 }
                 Wait::Ended(Ending::GaveUp(refusal)) => Unmet::Refused(refusal),
                 Wait::NotStarted => {

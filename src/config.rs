@@ -178,6 +178,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     }
 
     let ((default_device, cors_origins), (warm_for, forget_after)) = (requests?, lifetimes?);
+    let (rules, gateway_timeout) = (rules?, timeout?);
     Ok(Config {
         listen: listen?,
         metrics_listen: metrics_listen?,
@@ -187,10 +188,10 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             default_device,
             cors_origins,
         },
-        gateway: gateway::Config { url: url?, auth: access.gateway_auth?, timeout: timeout? },
+        gateway: gateway::Config { url: url?, auth: access.gateway_auth?, timeout: gateway_timeout },
         budget: budget?,
-        avatars: avatars::Config { rules: rules?, memory_limit: memory_limit?, warm_for },
-        refresh: refresh::Config { warm_for, forget_after },
+        avatars: avatars::Config { rules: rules.clone(), memory_limit: memory_limit?, warm_for, gateway_timeout },
+        refresh: refresh::Config { warm_for, forget_after, rules },
         store: store?,
         log: log?,
     })
@@ -252,8 +253,8 @@ fn lifetimes(settings: &mut Settings) -> Result<(Duration, Duration), Noted> {
     let warm_for = settings.value("--warm-for", quantities::duration_or_zero);
     let forget_after = settings.value("--forget-after", quantities::duration);
     let (warm_for, forget_after) = (warm_for?, forget_after?);
-    checks::refreshed_before_forgotten(settings, warm_for, forget_after);
-    Ok((warm_for, forget_after))
+    // What is forgotten is not looked at again, so it is warm for no longer.
+    Ok((warm_for.min(forget_after), forget_after))
 }
 
 fn rules(settings: &mut Settings) -> Result<Rules, Noted> {

@@ -106,13 +106,6 @@ impl Entry {
         self.start
     }
 
-    /// The same entry, looked at again at `due_at` and not before.
-    #[must_use]
-    pub fn due(mut self, due_at: Timestamp) -> Self {
-        self.due_at = due_at;
-        self
-    }
-
     /// What a look leaves behind: `previous` is the key's entry so far, `standing` what the look did to the subject's state.
     ///
     /// An observation that is not later than the one held changes nothing.

@@ -327,17 +327,20 @@ mod tests {
     #[test]
     fn what_is_about_to_die_comes_before_rechecks() {
         let mut expiring = due(80_000, Some(80_000));
-        expiring.entry = expiring.entry.map(|entry| entry.due(at(75_000)));
+        expiring.entry.as_mut().unwrap().due_at = at(75_000);
         assert_eq!(plan(&expiring, at(80_000), None, &config(), 0.0), Step::Look(Priority::Expiring));
     }
 
     #[test]
     fn a_doubted_outcome_is_looked_at_a_second_time_for_anybody() {
-        let mut doubted = due(60, None);
-        doubted.entry = doubted.entry.map(|entry| Entry { doubts: 1, due_at: at(60), ..entry });
-        assert_eq!(plan(&doubted, at(60), None, &config(), 0.0), Step::Look(Priority::Expiring));
-        doubted.entry = doubted.entry.map(|entry| Entry { doubts: 2, ..entry });
-        assert_eq!(plan(&doubted, at(60), None, &config(), 0.0), Step::Rest);
+        let doubted = |doubts| {
+            let mut doubted = due(60, None);
+            let entry = doubted.entry.as_mut().unwrap();
+            (entry.doubts, entry.due_at) = (doubts, at(60));
+            doubted
+        };
+        assert_eq!(plan(&doubted(1), at(60), None, &config(), 0.0), Step::Look(Priority::Expiring));
+        assert_eq!(plan(&doubted(2), at(60), None, &config(), 0.0), Step::Rest);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::budget::{Permit, Refusal};
 use crate::change::{self, Circumstances, Kind, Standing, Verdict};
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Jitter};
+use crate::gateway::failure;
 use crate::jid::{Key, Variant};
 use crate::outcome::{Failure, Observation, Outcome, Token};
 use crate::store::{Applied, Claim, Held, Write};
@@ -109,7 +110,8 @@ impl Inner {
         permit.start();
         self.metrics.gateway_in_flight.inc();
         let began = Instant::now();
-        let result = self.gateway.lookup(key, timeout).await;
+        let answer = tokio::time::timeout(timeout, self.gateway.lookup(key)).await;
+        let result = answer.unwrap_or_else(|_| Err(failure::late()));
         self.metrics.gateway_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.gateway_in_flight.dec();
         let class = match &result {

@@ -1,7 +1,6 @@
 //! Flags that are well formed one by one, but do not go together.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use http::Uri;
 
@@ -61,18 +60,6 @@ pub(super) fn no_loop(settings: &mut Settings, listen: SocketAddr, gateway: &Uri
     if address.is_some_and(is_here) && gateway.port_u16().unwrap_or(default) == listen.port() {
         let text = format!("is this proxy's own address, --listen ({listen}); give the gateway's");
         settings.object("--gateway-url", text);
-    }
-}
-
-/// What is still looked at again must not have been dropped.
-pub(super) fn refreshed_before_forgotten(settings: &mut Settings, warm_for: Duration, forget_after: Duration) {
-    if warm_for > forget_after {
-        let (warm, forget) = (settings.text("--warm-for"), settings.text("--forget-after"));
-        let text = format!(
-            "{warm} is longer than --forget-after ({forget}), so people would be looked at again after they were forgotten; \
-             shorten it, or lengthen --forget-after"
-        );
-        settings.object("--warm-for", text);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where values come from, and which one counts: a flag beats its variable, which beats the file its variable names.
 //!
-//! A variable that begins with `AVATAR_PROXY_` and is none of ours is a mistake, since it is most likely a misspelt one: a
-//! `AVATAR_PROXY_ATUH` that was passed over would leave the door open. Kubernetes' own variables for a Service called
-//! `avatar-proxy` begin alike; those are let be.
+//! A variable that is spelled nearly like one of ours is a mistake: an `AVATAR_PROXY_ATUH` that was passed over would leave
+//! the door open. Others that begin with `AVATAR_PROXY_` are let be: Kubernetes sets some for a Service called
+//! `avatar-proxy`, and scripts have their own.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -66,7 +66,7 @@ impl Settings {
         }
         for (name, value) in variables {
             if !is_service_link(&name, &value) {
-                settings.mistakes.push(unknown(&name));
+                settings.mistakes.extend(misspelt(&name));
             }
         }
         settings
@@ -93,6 +93,10 @@ impl Settings {
             (None, None, None) => return,
         };
         let text = if self.verb.preset(flag) == Preset::Elsewhere {
+            // A variable may be meant for the other command, which runs in the same environment.
+            if !matches!(source, Source::CommandLine) {
+                return;
+            }
             Err(match self.verb {
                 Verb::Serve => "is for `demo` alone".to_owned(),
                 Verb::Demo => {
@@ -137,14 +141,6 @@ impl Settings {
             self.mistakes.push(Mistake::of(flag, source, text));
             Noted
         })
-    }
-
-    /// A flag's value as it was written, or its default.
-    pub(super) fn text(&self, name: &str) -> &str {
-        match self.given.get(name) {
-            Some(Ok(given)) => &given.text,
-            _ => self.verb.preset(named(name)).value().unwrap_or_default(),
-        }
     }
 
     /// Notes that a flag, though well formed, does not go with the others.
@@ -212,18 +208,15 @@ fn read_file(path: &OsStr) -> Result<String, String> {
     Ok(text)
 }
 
-fn unknown(name: &str) -> Mistake {
+/// The mistake, if `name` is nearly one of ours.
+fn misspelt(name: &str) -> Option<Mistake> {
     let known = flags().iter().map(Flag::variable).flat_map(|name| [format!("{name}_FILE"), name]);
-    let nearest = known
+    let (distance, known) = known
         .chain([LOG.to_owned()])
         .map(|known| (strsim::damerau_levenshtein(&known[PREFIX.len()..], &name[PREFIX.len()..]), known))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, known)| *distance <= (known.len() - PREFIX.len()) / 3);
-    let hint = match nearest {
-        Some((_, known)) => format!("is it {known}?"),
-        None => "unset it, or see the flags".to_owned(),
-    };
-    Mistake::of_variable(name, format!("no such setting; {hint}"))
+        .min_by_key(|(distance, _)| *distance)?;
+    let near = distance <= (known.len() - PREFIX.len()) / 3;
+    near.then(|| Mistake::of_variable(name, format!("no such setting; is it {known}?")))
 }
 
 /// Whether Kubernetes sets this for a Service whose name begins like ours: `AVATAR_PROXY_SERVICE_HOST`,

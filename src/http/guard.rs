@@ -35,7 +35,8 @@ impl Guard {
             return true;
         }
         let Some(given) = headers.get(AUTHORIZATION).and_then(|value| basic(value.as_bytes())) else { return false };
-        let encoded = self.accepted.iter().fold(false, |found, (_, encoded)| found | bool::from(encoded.as_bytes().ct_eq(given)));
+        let encoded =
+            self.accepted.iter().fold(false, |found, (_, encoded)| found | bool::from(encoded.as_bytes().ct_eq(given)));
         encoded || self.admits_decoded(given)
     }
 
@@ -64,9 +65,9 @@ fn basic(value: &[u8]) -> Option<&[u8]> {
 fn is_loopback_name(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, port)| {
-            if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
-        }),
+        None => host
+            .rsplit_once(':')
+            .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }),
     };
     let name = name.trim_end_matches('.');
     name.parse::<std::net::IpAddr>().map_or_else(
@@ -109,7 +110,15 @@ mod tests {
 
     #[test]
     fn knows_the_names_of_loopback() {
-        for host in ["localhost", "LOCALHOST:8080", "app.localhost:1", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "localhost."] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "app.localhost:1",
+            "127.0.0.1:8080",
+            "127.9.9.9",
+            "[::1]:8080",
+            "localhost.",
+        ] {
             assert!(is_loopback_name(host), "{host}");
         }
         for host in ["example.org", "127.0.0.1.example.org", "localhost.example.org:80", "10.0.0.1", "[::2]:80", ""] {

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::header::{CACHE_CONTROL, HeaderName};
 use http::HeaderMap;
+use http::header::{CACHE_CONTROL, HeaderName};
 
 use crate::avatars::Ask;
 use crate::jid::{Device, Jid, Key};
@@ -68,7 +68,13 @@ impl<'a> Parameters<'a> {
     }
 
     /// The key that is asked for. `jid` is the path's, where the route has it there.
-    pub(super) fn key(&self, names: Names, jid: Option<&str>, headers: &HeaderMap, default: &Device) -> Result<Key, Invalid> {
+    pub(super) fn key(
+        &self,
+        names: Names,
+        jid: Option<&str>,
+        headers: &HeaderMap,
+        default: &Device,
+    ) -> Result<Key, Invalid> {
         let text = jid.or(self.phone.as_deref()).unwrap_or_default();
         let jid = Jid::parse(text).map_err(|error| Invalid(Cow::Owned(error.to_string())))?;
         let preview = boolean(names.preview, self.preview.as_deref())?;
@@ -173,7 +179,10 @@ mod tests {
         assert_eq!(keyed("phone=1&device_id=b", &headers("")).unwrap(), "b/1@s.whatsapp.net");
         assert_eq!(keyed("phone=1&device_id=", &headers(" ")).unwrap(), "main/1@s.whatsapp.net");
         assert_eq!(keyed("phone=1", &headers("%zz")).unwrap_err(), "X-Device-Id: is not valid percent-encoding.");
-        assert_eq!(keyed("phone=1", &headers("%0d%0a")).unwrap_err(), "device_id: must not contain control characters.");
+        assert_eq!(
+            keyed("phone=1", &headers("%0d%0a")).unwrap_err(),
+            "device_id: must not contain control characters."
+        );
         assert_eq!(keyed("phone=1", &headers(&"d".repeat(257))).unwrap_err(), "device_id: must be at most 256 bytes.");
     }
 

@@ -1,0 +1,100 @@
+//! Which pages of other origins may read answers: as the gateway's own middleware does it, before credentials are looked at,
+//! because browsers send none with a preflight.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::reply::{self, Reply};
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, HEAD, PUT, PATCH, DELETE");
+const HEADERS: HeaderValue = HeaderValue::from_static(
+    "Origin, Content-Type, Accept, Authorization, X-Device-Id, Cache-Control, If-None-Match, Last-Event-ID",
+);
+const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Cache-Status, ETag, Retry-After");
+
+/// The origins whose pages may read answers.
+pub(super) struct Cors {
+    /// empty: all
+    origins: Vec<HeaderValue>,
+}
+
+impl Cors {
+    /// `*` among the origins means all.
+    pub(super) fn new(origins: &[String]) -> Self {
+        if origins.iter().any(|origin| origin == "*") {
+            return Self { origins: Vec::new() };
+        }
+        Self { origins: origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect() }
+    }
+
+    /// The answer to a preflight, if that is what the request is.
+    pub(super) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Reply> {
+        if method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            return None;
+        }
+        let origin = headers.get(ORIGIN)?;
+        let mut reply = reply::no_content();
+        let answer = reply.headers_mut();
+        answer.append(VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
+        if self.allow(origin, answer) {
+            answer.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+        }
+        Some(reply)
+    }
+
+    /// Lets the page that asked read the answer, if it may.
+    pub(super) fn expose(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
+        if self.allow(origin, answer) {
+            answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+    }
+
+    fn allow(&self, origin: &HeaderValue, answer: &mut HeaderMap) -> bool {
+        if self.origins.is_empty() {
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return true;
+        }
+        answer.append(VARY, HeaderValue::from_static("Origin"));
+        let allowed = self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin.as_bytes()));
+        if allowed {
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preflight(origins: &[&str], origin: &'static str) -> Option<String> {
+        let origins: Vec<String> = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let headers = HeaderMap::from_iter([
+            (ORIGIN, HeaderValue::from_static(origin)),
+            (ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("GET")),
+        ]);
+        let reply = Cors::new(&origins).preflight(&Method::OPTIONS, &headers)?;
+        let allowed = reply.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN)?;
+        assert!(reply.headers().contains_key(ACCESS_CONTROL_ALLOW_HEADERS));
+        Some(allowed.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn everybody_or_those_on_the_list() {
+        assert_eq!(preflight(&["*"], "https://a.example").as_deref(), Some("*"));
+        assert_eq!(preflight(&["https://a.example"], "https://A.example").as_deref(), Some("https://A.example"));
+        assert_eq!(preflight(&["https://a.example"], "https://b.example"), None);
+    }
+
+    #[test]
+    fn only_preflights_are_answered_as_such() {
+        let cors = Cors::new(&["*".to_owned()]);
+        let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://a.example"))]);
+        assert!(cors.preflight(&Method::OPTIONS, &headers).is_none());
+        assert!(cors.preflight(&Method::GET, &headers).is_none());
+    }
+}

@@ -14,9 +14,12 @@ use crate::entry::Entry;
 use crate::jid::{Device, Key, Subject};
 use crate::outcome::Token;
 
+mod device;
 pub mod measured;
 pub mod none;
 pub mod sqlite;
+
+pub use device::DeviceRecord;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,8 @@ pub struct Write {
     pub change: Option<Change>,
     /// When somebody asked, if this look was for a client. Never moves back.
     pub requested_at: Option<Timestamp>,
-    /// Another key of the same subject that must be looked at by then, held or not.
+    /// Another key that must be looked at by then, held or not. It is of the same subject: only its variant counts. If it is
+    /// not held it becomes a key without an entry, to be taken, rescheduled, touched and forgotten like any other.
     pub also_due: Option<(Key, Timestamp)>,
     /// Whether every other entry of the subject is due at once, because the picture changed.
     pub siblings_due: Option<Timestamp>,
@@ -104,7 +108,7 @@ pub struct Due {
 pub struct Taken {
     /// In the order in which they were due.
     pub due: Vec<Due>,
-    /// When the next key that was not taken is due.
+    /// The soonest due time afterwards: of a key that was not taken, or the end of a lease.
     pub next: Option<Timestamp>,
 }
 
@@ -117,21 +121,6 @@ pub struct Touch {
     pub at: Timestamp,
     /// When it is due if it has no due time, because nobody had asked for long.
     pub due_at: Timestamp,
-}
-
-/// What is remembered about a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct DeviceRecord {
-    /// It got an answer about a person at least once: it exists.
-    pub proven: bool,
-    /// No lookup starts before this instant.
-    pub cool_down_until: Option<Timestamp>,
-    /// Length of the last cool-down in seconds.
-    pub cool_down_seconds: u32,
-    /// When the rate was last cut, and to which share of the configured one.
-    pub slowed_at: Option<Timestamp>,
-    /// The share (0 to 1) of the configured rate at `slowed_at`; 1 when it never was.
-    pub slowed_to: f64,
 }
 
 /// Sizes, for metrics.
@@ -188,7 +177,8 @@ pub trait Store: Send + Sync {
     async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError>;
 
     /// Drops up to `limit` keys that nobody asked for since `before`, and the states of subjects that keep none. Returns the
-    /// subjects that are gone.
+    /// subjects that are gone. A key that nobody ever asked for counts from its due time, because something else has it looked
+    /// at; without a due time it has nothing left to stay for. What was recorded in the log stays.
     ///
     /// # Errors
     /// When the store fails.

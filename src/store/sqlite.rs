@@ -1,1 +1,161 @@
-//! The engine for one machine.
+//! The engine for one machine: a SQLite file.
+//!
+//! The rules kept here:
+//! * What is acknowledged is on the disk: every write is answered after a commit with `synchronous=FULL`, and many share one.
+//! * A lookup never waits for a write: readers have connections of their own and see what was last committed.
+//! * No task of the runtime is blocked: all of SQLite happens on the engine's own threads.
+//! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
+//! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
+//!
+//! `open` looks at the file, `threads` runs the group commit, `rows` holds the statements; this file joins them.
+
+mod open;
+mod rows;
+mod threads;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use self::threads::{Answer, Channels};
+use super::{Applied, Claim, DeviceRecord, Held, OpenError, Size, Store, StoreError, Taken, Touch, Write};
+use crate::clock::Timestamp;
+use crate::jid::{Device, Key, Subject};
+
+/// A store in one file.
+///
+/// Dropping it without [`Store::close`] ends its threads as well, a moment later; nothing that was acknowledged is lost by
+/// either, nor by a kill.
+pub struct Sqlite {
+    /// `None` once closed.
+    channels: RwLock<Option<Channels>>,
+    /// Ends when the file is closed.
+    closed: watch::Receiver<()>,
+    /// The highest token handed out.
+    tokens: Arc<AtomicU64>,
+    file: PathBuf,
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it if there is none. Blocks for some milliseconds, so it is called before serving starts.
+    ///
+    /// Beside the file there will be `<file>.lock`, which is never removed, and while it is open `<file>-wal` and
+    /// `<file>-shm`, which belong to it: a backup takes the three together, or better uses `sqlite3 <file> .backup`.
+    ///
+    /// # Errors
+    /// When the file cannot be used: it is held by another process, is not a database, is another program's or a newer
+    /// program's, is damaged or cannot be written, or its directory does not exist.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let opened = open::open(path)?;
+        let tokens = Arc::new(AtomicU64::new(opened.tokens));
+        let file = opened.file.clone();
+        let (channels, closed) = threads::start(opened, tokens.clone())
+            .map_err(|error| OpenError(format!("a thread for the store cannot be started: {error}")))?;
+        Ok(Self { channels: RwLock::new(Some(channels)), closed, tokens, file })
+    }
+
+    /// Runs something on a reader.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (query, answer) = threads::query(work);
+        self.send(|channels| channels.readers.send(query).is_ok())?;
+        wait(answer).await
+    }
+
+    /// Runs something on the writer, in a transaction. When this returns it is durable, or undone.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (command, answer) = threads::command(work);
+        self.send(|channels| channels.writer.send(command).is_ok())?;
+        wait(answer).await
+    }
+
+    fn send(&self, send: impl FnOnce(&Channels) -> bool) -> Result<(), StoreError> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        match channels.as_ref() {
+            Some(channels) if send(channels) => Ok(()),
+            _ => Err(StoreError::Unavailable("it is closed".into())),
+        }
+    }
+}
+
+async fn wait<T>(answer: Answer<T>) -> Result<T, StoreError> {
+    answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the call was given up with its group".into())))
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn find(&self, key: &Key) -> Result<Held, StoreError> {
+        let key = key.clone();
+        self.read(move |connection| rows::find(connection, &key)).await
+    }
+
+    /// Writes nothing. The token is taken after the reading, so it is greater than the revision that was read.
+    async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
+        let held = self.find(key).await?;
+        Ok(Claim { start: rows::next(&self.tokens), held })
+    }
+
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+        let (prepared, tokens) = (rows::Prepared::new(write), self.tokens.clone());
+        self.write(move |connection| rows::apply(connection, &prepared, &tokens)).await
+    }
+
+    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
+        self.write(move |connection| rows::take_due(connection, now, lease, limit)).await
+    }
+
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.write(move |connection| rows::reschedule(connection, &keys)).await
+    }
+
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+        self.write(move |connection| rows::touch(connection, &touches)).await
+    }
+
+    async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
+        self.write(move |connection| rows::forget_idle(connection, before, limit)).await
+    }
+
+    async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
+        let device = device.clone();
+        self.read(move |connection| rows::device(connection, &device)).await
+    }
+
+    async fn put_device(&self, device: &Device, record: DeviceRecord) -> Result<(), StoreError> {
+        let device = device.clone();
+        self.write(move |connection| rows::put_device(connection, &device, record)).await
+    }
+
+    async fn size(&self, now: Timestamp) -> Result<Size, StoreError> {
+        let file = self.file.clone();
+        self.read(move |connection| Ok(Size { bytes: bytes(&file), ..rows::size(connection, now)? })).await
+    }
+
+    async fn close(&self) {
+        let channels = self.channels.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(channels);
+        // The writer's thread drops the other end when all is done. Nothing is ever sent.
+        let mut closed = self.closed.clone();
+        while closed.changed().await.is_ok() {}
+    }
+}
+
+/// On the disk: the file and its write-ahead log.
+fn bytes(file: &Path) -> u64 {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    size(file) + size(Path::new(&log))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Opening the file: whose is it, is it sound, and is nobody else at it.
+//!
+//! Everything that can be wrong is found here, before anything is written, and said in a sentence that names the file and what
+//! to do. A file that is not ours is never touched.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::store::OpenError;
+
+/// Marks the file as ours: "avpx".
+const APPLICATION: i64 = 0x6176_7078;
+
+/// Version of the schema.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// Two: one may count a backlog while the other answers lookups.
+const READERS: usize = 2;
+
+/// For the writer's connection. The log is folded into the file every 4,000 pages (16 MiB) and is cut back to 64 MiB after a
+/// surge.
+const WRITER: &str = "
+    PRAGMA synchronous = FULL;
+    PRAGMA cache_size = -32768;
+    PRAGMA wal_autocheckpoint = 4000;
+    PRAGMA journal_size_limit = 67108864;
+    PRAGMA temp_store = MEMORY;";
+
+const READER: &str = "PRAGMA query_only = ON; PRAGMA cache_size = -16384;";
+
+/// Statements kept prepared on each connection: more than there are.
+const STATEMENTS: usize = 64;
+
+/// Everything that the threads need.
+pub(super) struct Opened {
+    /// The file, as an absolute path.
+    pub(super) file: PathBuf,
+    pub(super) lock: File,
+    pub(super) writer: Connection,
+    pub(super) readers: Vec<Connection>,
+    /// No token in the file is greater.
+    pub(super) tokens: u64,
+}
+
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+    let file = resolve(path)?;
+    let lock = lock(&file)?;
+    create(&file)?;
+    let failed = |error: rusqlite::Error| explain(&file, &error);
+    let writer = connect(&file, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
+    identify(&writer, &file)?;
+    if writer.is_readonly("main").map_err(failed)? {
+        return Err(unwritable(&file, "it is read-only"));
+    }
+    prepare(&writer).map_err(failed)?;
+    let tokens = inspect(&writer).map_err(failed)?;
+    let reader = || {
+        let reader = connect(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        reader.execute_batch(READER)?;
+        Ok(reader)
+    };
+    let readers = (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().map_err(failed)?;
+    Ok(Opened { file, lock, writer, readers, tokens })
+}
+
+/// The absolute path without symbolic links, so that one file has one lock whatever it is called.
+fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+    match path.canonicalize() {
+        Ok(file) if file.is_file() => Ok(file),
+        Ok(_) => Err(OpenError(format!("{} is not a file: name a file for the store", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let name = path.file_name().ok_or_else(|| OpenError(format!("{} names no file", path.display())))?;
+            let found = directory.canonicalize().map_err(|error| {
+                OpenError(format!(
+                    "the directory of the store, {}, cannot be used: {error}; make it, or name another",
+                    directory.display()
+                ))
+            })?;
+            Ok(found.join(name))
+        }
+        Err(error) => Err(OpenError(format!("the store {} cannot be reached: {error}", path.display()))),
+    }
+}
+
+/// Takes the lock that keeps a second process out. It is on a file of its own because SQLite's locks on the database end when
+/// any descriptor of it is closed; the operating system releases this one when its holder is gone, however it went.
+fn lock(file: &Path) -> Result<File, OpenError> {
+    let mut path = OsString::from(file);
+    path.push(".lock");
+    let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
+        .open(&path)
+        .map_err(|error| unwritable(file, &format!("its lock file cannot be made: {error}")))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError(format!(
+            "the store {} is in use by another process: stop that one, or give this one a file of its own",
+            file.display()
+        ))),
+        Err(TryLockError::Error(error)) => {
+            Err(OpenError(format!("the store {} cannot be locked: {error}; keep it on a local disk", file.display())))
+        }
+    }
+}
+
+/// Makes the file, if there is none, before SQLite does: it holds phone numbers and is nobody else's to read. SQLite gives
+/// its other files the same mode.
+fn create(file: &Path) -> Result<(), OpenError> {
+    match private(OpenOptions::new().write(true).create_new(true)).open(file) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(unwritable(file, &format!("it cannot be made: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(0o600)
+}
+
+#[cfg(not(unix))]
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}
+
+fn connect(file: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection belongs to one thread, so SQLite need not guard it.
+    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// Refuses what is not ours, by reading only.
+fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let read = |statement: &str| connection.query_row(statement, [], |row| row.get::<_, i64>(0));
+    let failed = |error: rusqlite::Error| explain(file, &error);
+    let file = file.display();
+    let application = read("PRAGMA application_id").map_err(failed)?;
+    let version = read("PRAGMA user_version").map_err(failed)?;
+    let tables = read("SELECT count(*) FROM sqlite_schema").map_err(failed)?;
+    match (application, version) {
+        (0, 0) if tables == 0 => Ok(()),
+        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, version) => Err(OpenError(format!(
+            "the store {file} has version {version}, and this program knows version {VERSION}: start the program that made \
+             it, or name another file"
+        ))),
+        _ => Err(OpenError(format!("{file} is a database of another program: name another file for the store"))),
+    }
+}
+
+/// Sets the connection up, and the file if it is new.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
+    connection.execute_batch(WRITER)?;
+    if connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))? != APPLICATION {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.
+fn inspect(connection: &Connection) -> rusqlite::Result<u64> {
+    for table in ["subjects", "entries", "devices", "changes"] {
+        connection.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
+    }
+    connection.query_row("SELECT tokens FROM meta", [], |row| row.get(0))
+}
+
+fn unwritable(file: &Path, why: &str) -> OpenError {
+    OpenError(format!(
+        "the store {} cannot be written: {why}; let the user that runs this program write there, or name another file",
+        file.display()
+    ))
+}
+
+fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+    let sentence = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "is not a SQLite database: name another file for the store".to_owned(),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "is damaged: put a backup in its place, or move it away to start with an empty one".to_owned()
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "is held by another program: stop that one, or name another file".to_owned()
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            return unwritable(file, &error.to_string());
+        }
+        _ => format!("cannot be used: {error}"),
+    };
+    OpenError(format!("the store {} {sentence}", file.display()))
+}

@@ -1,0 +1,144 @@
+//! The store's contract, kept by every engine: each promise of the suite runs against each of them.
+
+mod model;
+mod sqlite;
+mod suite;
+
+use std::sync::Arc;
+
+use avatar_proxy::change::{Change, Circumstances, Kind, Standing, State, observe};
+use avatar_proxy::clock::Timestamp;
+use avatar_proxy::entry::{Entry, Jitter};
+use avatar_proxy::jid::{Device, Jid, Key};
+use avatar_proxy::outcome::{Observation, Outcome, Picture, Rules, Token};
+use avatar_proxy::store::{Applied, Held, Store, Write};
+
+/// Where an engine keeps its records while its stores come and go.
+trait Engine {
+    /// An empty place.
+    fn new() -> Self;
+
+    /// Opens a store on what is there.
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+macro_rules! every_engine {
+    ($($promise:ident),* $(,)?) => {
+        mod on_sqlite {
+            use super::Engine;
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::suite::$promise(super::sqlite::File::new()).await;
+                }
+            )*
+
+            #[test]
+            fn behaves_as_the_model() {
+                super::model::behaves_as_the_model(&super::sqlite::File::new());
+            }
+        }
+    };
+}
+
+every_engine! {
+    nothing_is_held_at_first,
+    what_was_applied_is_found,
+    who_computed_from_an_old_revision_is_given_the_present,
+    of_many_writes_from_one_revision_exactly_one_wins,
+    many_writers_that_try_again_all_get_through,
+    a_look_starts_after_what_it_was_given_and_ends_after_it_starts,
+    tokens_grow_over_a_restart,
+    a_restart_keeps_everything,
+    a_store_that_was_dropped_has_lost_nothing,
+    due_keys_come_in_order_and_under_a_lease,
+    a_taker_that_dies_loses_nothing,
+    a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back,
+    keys_that_are_not_held_are_passed_over,
+    a_look_at_another_variant_can_be_asked_for,
+    siblings_are_due_at_once_when_the_picture_changed,
+    a_request_is_never_moved_back,
+    devices_and_variants_are_kept_apart,
+    idle_keys_go_with_their_state,
+    forgetting_is_bounded,
+    what_nobody_asked_for_stays_while_it_is_looked_at,
+    a_forgotten_subject_begins_anew,
+    devices_are_remembered,
+    sizes_are_told,
+    a_closed_store_answers_no_more,
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(1_700_000_000 + seconds)
+}
+
+fn key_of(device: &str, who: &str, preview: bool, community: bool) -> Key {
+    Key::new(Device::new(device).unwrap(), Jid::parse(who).unwrap(), preview, community)
+}
+
+fn full(who: &str) -> Key {
+    key_of("", who, false, false)
+}
+
+fn preview(who: &str) -> Key {
+    key_of("", who, true, false)
+}
+
+/// What a look that saw picture `id` leaves behind: the entry and the state.
+fn look(id: u64, start: Token, due: Timestamp) -> (Entry, State) {
+    let rules = Rules::default();
+    let seen = Observation {
+        variant: avatar_proxy::jid::Variant::default(),
+        outcome: Outcome::Present(Picture::new(&format!("https://h/{id}.jpg?oe=7FFFFFFF"), &id.to_string(), "image")),
+        start,
+        started_at: at(0),
+        ended_at: at(0),
+    };
+    let around =
+        Circumstances { applied: Token(0), device_succeeded_at: None, entropy: u128::from(id) << 70, rules: &rules };
+    let state = observe(&State::default(), &seen, around).state;
+    (Entry::after(None, &seen, Standing::Believed { repeats: 0 }, &rules, Jitter(0.5, 0.5)).due(due), state)
+}
+
+/// The plainest write: picture `id`, due after `due` seconds.
+fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
+    let (entry, state) = look(id, Token(id), at(due));
+    Write {
+        key: key.clone(),
+        expected,
+        state,
+        entry,
+        change: None,
+        requested_at: None,
+        also_due: None,
+        siblings_due: None,
+    }
+}
+
+fn change(event: &str, version: u64) -> Change {
+    Change {
+        event_id: event.into(),
+        kind: Kind::Changed,
+        reason: None,
+        old_id: Some("1".into()),
+        new_id: Some("2".into()),
+        version,
+        noticed_at: at(9),
+        not_before: at(3),
+    }
+}
+
+async fn done(store: &Arc<dyn Store>, write: Write) -> Token {
+    match store.apply(write).await.unwrap() {
+        Applied::Done(token) => token,
+        Applied::Conflict(held) => panic!("somebody was faster: {held:?}"),
+    }
+}
+
+async fn conflict(store: &Arc<dyn Store>, write: Write) -> Held {
+    match store.apply(write).await.unwrap() {
+        Applied::Conflict(held) => *held,
+        Applied::Done(token) => panic!("{token:?} was computed from an old revision"),
+    }
+}

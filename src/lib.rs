@@ -4,6 +4,7 @@ pub mod avatars;
 pub mod budget;
 pub mod change;
 pub mod clock;
+pub mod demo;
 pub mod entry;
 pub mod gateway;
 pub mod http;

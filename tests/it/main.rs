@@ -1,1 +1,3 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
+
+mod demo;

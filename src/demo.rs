@@ -9,6 +9,7 @@
 //! * What it remembers is bounded ([`Options::remember`]).
 //! * It knows nothing of the proxy: of this crate it uses only the words (`clock`, `jid`).
 
+pub mod people;
 mod person;
 mod picture;
 mod reply;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+pub use people::Population;
 pub use person::{Hold, PersonHandle};
 pub use script::{Address, Form, Reply, Shape};
 
@@ -344,17 +346,19 @@ impl SimulatedGateway {
     }
 }
 
-/// Serves at `listener` until `shutdown`, then lets answers under way be finished.
+/// Serves these people at `listener` until `shutdown`, then lets answers under way be finished, for a few seconds at most.
 ///
 /// # Errors
 /// When the listener has no address.
 pub async fn run(
     listener: TcpListener,
     options: Options,
+    population: &Population,
     clock: Clock,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let gateway = SimulatedGateway::start(listener, options, clock)?;
+    population.settle(&gateway);
     shutdown.await;
     gateway.drain(Duration::from_secs(5)).await;
     Ok(())

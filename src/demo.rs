@@ -1,11 +1,11 @@
 //! A simulated gateway, for a first look at the product and for every test of it.
 //!
-//! It answers `GET /user/avatar` over real sockets as the gateway does, byte for byte: spellings, envelopes, devices, credentials,
-//! signed URLs that die, and a host that serves the pictures until they do. What it answers is scripted, person by person
-//! ([`SimulatedGateway::person`]); a lookup is counted the moment it arrives, so tests never sleep to be safe.
+//! It answers `GET /user/avatar` over real sockets as the gateway does, byte for byte: spellings, envelopes, devices,
+//! credentials, signed URLs that die, and a host that serves the pictures until they do. What it answers is scripted, person by
+//! person ([`SimulatedGateway::person`]); a lookup is counted the moment it arrives, so tests never sleep to be safe.
 //!
-//! * Expiries, changing pictures and the allowance follow the [`Clock`] it is given, so a manual clock moves them. Latencies are
-//!   real time.
+//! * Expiries, changing pictures and the allowance follow the [`Clock`] it is given, so a manual clock moves them. Latencies
+//!   are real time.
 //! * What it remembers is bounded ([`Options::remember`]).
 //! * It knows nothing of the proxy: of this crate it uses only the words (`clock`, `jid`).
 
@@ -61,7 +61,7 @@ pub struct Options {
     pub troubles: Vec<Trouble>,
     /// Failures say `"results":null`, as the published documentation has it, instead of leaving it out.
     pub null_results: bool,
-    /// How many lookups are kept in the log, and how many strangers are counted one by one.
+    /// How many lookups are kept in the log, and how many strangers and unscripted devices are counted one by one.
     pub remember: usize,
     /// Dice and signatures come from this number.
     pub seed: u64,

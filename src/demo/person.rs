@@ -179,8 +179,8 @@ impl PersonHandle {
         self.clone()
     }
 
-    /// Changes the picture by itself, each time this has passed on the wall clock. Its id is the time of its last change, in Unix
-    /// seconds, as WhatsApp's are.
+    /// Changes the picture by itself, each time this has passed on the wall clock. Its id is the time of its last change, in
+    /// Unix seconds, as WhatsApp's are.
     pub fn picture_turns(&self, every: Duration) -> Self {
         self.person(|person| {
             let millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);

@@ -1,8 +1,8 @@
 //! Connections and routes.
 //!
-//! Routing is as the gateway's router does it: letter case and one trailing slash do not matter, `/health` is open and at the root,
-//! everything else but the pictures is behind the password. Pictures are not the gateway's: their host knows no password, and their paths are
-//! taken to the letter.
+//! Routing is as the gateway's router does it: letter case and one trailing slash do not matter, `/health` is open and at the
+//! root, everything else but the pictures is behind the password. Pictures are not the gateway's: their host knows no password,
+//! and their paths are taken to the letter.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -134,7 +134,7 @@ async fn respond(
 
 async fn answer(world: &Arc<World>, request: &Request<Incoming>) -> (Answer, Option<Visit>) {
     if matches!(world.state().mode, Mode::Unreachable) {
-        return (Decision::cut_off(), None);
+        return (Answer::Ending(Ending::reset()), None);
     }
     let path = request.uri().path();
     let lowered = path.to_lowercase();

@@ -1,7 +1,7 @@
 //! Answers on the wire: well-formed ones, and those that no HTTP library would send.
 //!
-//! A well-formed answer goes through hyper. For the others the connection is taken from hyper after it has read the request, and
-//! the bytes are written by hand; after that the connection is over, one way or another.
+//! A well-formed answer goes through hyper. For the others the connection is taken from hyper after it has read the request,
+//! and the bytes are written by hand; after that the connection is over, one way or another.
 
 use std::io;
 use std::time::Duration;

@@ -13,13 +13,10 @@ use super::person::Person;
 use super::reply::Facts;
 use super::script::Reply;
 use super::sign::Signer;
-use super::wire::{Answer, Ending};
+use super::wire::Answer;
 use super::{Allowance, DeviceState, Devices, Lookup, Mode, Options};
 use crate::clock::Clock;
 use crate::jid::{Device, Jid, JidError};
-
-/// More invented devices than this at one person are answered, not counted one by one.
-const DEVICES_PER_PERSON: usize = 1_000;
 
 /// Devices with an allowance of their own; beyond it the idle ones are forgotten.
 const DEVICES_WITH_ALLOWANCE: usize = 1_000;
@@ -49,6 +46,8 @@ pub(super) struct State {
     pub(super) connections: u64,
     pub(super) open_connections: usize,
     pub(super) picture_requests: u64,
+    /// Strangers and devices that are known only because they were met.
+    met: usize,
     spent: HashMap<Device, VecDeque<Duration>>,
     dice: fastrand::Rng,
 }
@@ -110,7 +109,8 @@ impl Gate {
 }
 
 impl World {
-    pub(super) fn new(options: Options, authority: &str, clock: Clock) -> Self {
+    pub(super) fn new(mut options: Options, authority: &str, clock: Clock) -> Self {
+        options.base_path.truncate(options.base_path.trim_end_matches('/').len());
         let base = options.public_url.clone().unwrap_or_else(|| format!("http://{authority}"));
         let state = State {
             people: HashMap::new(),
@@ -128,6 +128,7 @@ impl World {
             connections: 0,
             open_connections: 0,
             picture_requests: 0,
+            met: 0,
             spent: HashMap::new(),
             dice: fastrand::Rng::with_seed(options.seed),
         };
@@ -182,14 +183,8 @@ impl State {
         self.in_flight += 1;
         self.max_in_flight = self.max_in_flight.max(self.in_flight);
         let device = self.account(asked);
-        if let Ok(jid) = asked.jid
-            && (self.people.contains_key(&jid) || self.people.len() < world.options.remember)
-        {
-            let person = self.people.entry(jid).or_insert_with(|| Person::new(&jid));
-            person.everyone.lookups += 1;
-            if person.devices.contains_key(&device) || person.devices.len() < DEVICES_PER_PERSON {
-                person.devices.entry(device.clone()).or_default().lookups += 1;
-            }
+        if let Ok(jid) = asked.jid {
+            self.count_person(jid, &device, world.options.remember);
         }
         if self.log.len() >= world.options.remember {
             self.log.pop_front();
@@ -202,6 +197,25 @@ impl State {
             preview: asked.preview,
             community: asked.community,
         });
+    }
+
+    /// Counts a lookup of one person. Strangers and devices met for the first time are remembered up to a limit only.
+    fn count_person(&mut self, jid: Jid, device: &Device, limit: usize) {
+        if !self.people.contains_key(&jid) {
+            if self.met >= limit {
+                return;
+            }
+            self.met += 1;
+        }
+        let person = self.people.entry(jid).or_insert_with(|| Person::new(&jid));
+        person.everyone.lookups += 1;
+        if !person.devices.contains_key(device) {
+            if self.met >= limit {
+                return;
+            }
+            self.met += 1;
+        }
+        person.devices.entry(device.clone()).or_default().lookups += 1;
     }
 
     /// The account that asks: the device named, or the only one there is.
@@ -329,13 +343,6 @@ impl State {
     pub(super) fn authorizes(&self, given: Option<(&str, &str)>) -> bool {
         self.credentials.is_empty()
             || given.is_some_and(|(user, password)| self.credentials.iter().any(|(u, p)| u == user && p == password))
-    }
-}
-
-impl Decision {
-    /// For a gateway that is not there.
-    pub(super) fn cut_off() -> Answer {
-        Answer::Ending(Ending::reset())
     }
 }
 

@@ -1,10 +1,51 @@
-//! A caching proxy for the avatar lookups of a self-hosted WhatsApp gateway.
+//! A caching proxy for the avatar lookups of a self-hosted WhatsApp gateway: the map of the program.
+//!
+//! # How a lookup flows
+//!
+//! ```text
+//!  client ── http ── avatars ──┬─ memory (moka)                        hit: nothing else is touched
+//!             │                └─ flight, one per key
+//!             │                     ├─ store ─ sqlite                  found: into memory
+//!             │                     ├─ budget                          who may ask now, who waits, who is refused
+//!             │                     ├─ gateway                         one question, every reply classified
+//!             │                     └─ change + entry ─ store.apply    computed purely, written atomically
+//!             └─ reply: the only place that knows statuses
+//!
+//!  refresh ── store.take_due ── avatars.refresh                        before URLs die, to confirm doubts, to recheck
+//! ```
+//!
+//! # What stands where
+//!
+//! Imports go down this list only; a test reads the `use` lines.
+//!
+//! | floor | modules |
+//! | --- | --- |
+//! | entrance | this file, `config` (every option), `telemetry` (the log) |
+//! | edge | [`http`]: connections, routes, replies |
+//! | duties | [`refresh`]: what is due |
+//! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
+//! | ports | [`store`]: what is remembered; [`gateway`]: the client; they do not know each other |
+//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`]: pure; [`clock`], [`metrics`] |
+//!
+//! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub mod avatars;
 pub mod budget;
 pub mod change;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod entry;
 pub mod gateway;
 pub mod http;
@@ -14,3 +55,239 @@ pub mod outcome;
 pub mod refresh;
 pub mod store;
 pub mod telemetry;
+
+use avatars::Avatars;
+use budget::Budget;
+use clock::Clock;
+use config::{Command, Config, StoreLocation};
+use gateway::Gateway;
+use http::Edge;
+use metrics::Metrics;
+use refresh::Refresh;
+use store::Store;
+use store::measured::Measured;
+use store::sqlite::Sqlite;
+
+/// The version, as `--version` and the metrics say it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the program could not start or go on: a sentence for the person who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("{0}")]
+    Store(#[from] store::OpenError),
+    /// The gateway's client cannot be set up.
+    #[error("{0}")]
+    Gateway(#[from] gateway::SetupError),
+    /// The operating system refused something else.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Does what the command line says, until it is done or a signal (SIGINT, SIGTERM) ends it.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn run(command: Command) -> Result<(), Error> {
+    let stop = stop_on_signal()?;
+    match command {
+        Command::Serve(config) => {
+            let app = App::start(*config, Clock::system(), stop.clone()).await?;
+            tracing::info!(address = %app.address(), version = VERSION, "listening");
+            app.finish().await;
+            Ok(())
+        }
+        Command::Demo(demo) => run_demo(*demo, stop).await,
+        Command::Gateway(simulated) => {
+            let listener = listen(simulated.listen).await?;
+            let address = listener.local_addr()?;
+            println!("A simulated gateway listens on http://{address}");
+            println!("  curl 'http://{address}/user/avatar?phone={}'", demo::people::PRESENT);
+            let options = demo::Options::demo(fastrand::u64(..));
+            let people = demo::Population::generate(options.seed, DEMO_PEOPLE);
+            demo::run(listener, options, &people, Clock::system(), stop.cancelled_owned()).await?;
+            Ok(())
+        }
+    }
+}
+
+/// How many people the simulated gateway knows.
+const DEMO_PEOPLE: usize = 300;
+
+/// The proxy in front of a simulated gateway, with a temporary store.
+async fn run_demo(demo: config::Demo, stop: CancellationToken) -> Result<(), Error> {
+    let options = demo::Options::demo(fastrand::u64(..));
+    let people = demo::Population::generate(options.seed, DEMO_PEOPLE);
+    let gateway = demo::SimulatedGateway::on_a_free_port(options, Clock::system()).await?;
+    people.settle(&gateway);
+    let url = gateway.url().parse().map_err(io::Error::other)?;
+    let app = App::start(demo.against(url), Clock::system(), stop).await?;
+    let base = format!("http://{}", app.address());
+    println!("avatar-proxy listens on {base}, in front of a simulated gateway on {}", gateway.url());
+    println!("Try, and try again within some seconds (the first answer comes from the gateway, the next from memory):");
+    println!("  curl -i '{base}/user/avatar?phone={}'", demo::people::PRESENT);
+    println!("  curl -i '{base}/user/avatar?phone={}'     # has no picture", demo::people::WITHOUT_PICTURE);
+    println!("  curl -i '{base}/avatars/{}'               # slow: the gateway takes seconds", demo::people::SLOW);
+    println!("Figures: curl {base}/metrics      Stop: Ctrl-C");
+    app.finish().await;
+    gateway.drain(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+fn stop_on_signal() -> io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: what runs is finished first; a second signal ends it at once");
+        stopper.cancel();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(stop)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
+}
+
+/// The running service.
+pub struct App {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    /// ends the budget, when nobody is left who could wait for it
+    done: CancellationToken,
+    servers: Vec<JoinHandle<()>>,
+    refresh: JoinHandle<()>,
+    budget: JoinHandle<()>,
+    tasks: TaskTracker,
+    store: Arc<dyn Store>,
+    /// A temporary store's folder, removed at the end.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl App {
+    /// Opens the store, listens, and starts every part. `stop` ends it: [`App::finish`].
+    ///
+    /// # Errors
+    /// Why it cannot start; nothing is left running then.
+    pub async fn start(config: Config, clock: Clock, stop: CancellationToken) -> Result<Self, Error> {
+        let metrics = Arc::new(Metrics::new());
+        metrics.build_info.with_label_values(&[VERSION]).set(1);
+        let gateway = Gateway::new(config.gateway, clock.clone())?;
+        let listener = listen(config.listen).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let (path, folder) = place(config.store)?;
+        let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await.map_err(io::Error::other)??;
+        let store: Arc<dyn Store> = Arc::new(Measured::new(Arc::new(opened), metrics.clone()));
+
+        let tasks = TaskTracker::new();
+        let done = CancellationToken::new();
+        let budget = Budget::new(config.budget, clock.clone(), store.clone(), metrics.clone());
+        let avatars = Avatars::new(avatars::Parts {
+            config: config.avatars,
+            clock: clock.clone(),
+            store: store.clone(),
+            gateway,
+            budget: budget.clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        let refresh = Refresh::new(refresh::Parts {
+            config: config.refresh,
+            clock: clock.clone(),
+            store: store.clone(),
+            avatars: avatars.clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+
+        let address = listener.local_addr()?;
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone(), clock.clone());
+        let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
+        if let Some(listener) = metrics_listener {
+            let edge = Edge::figures_only(avatars, metrics.clone(), clock);
+            servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
+        }
+        let refresh = tokio::spawn(refresh.run());
+        let budget = tokio::spawn({
+            let done = done.clone();
+            async move {
+                tokio::select! {
+                    () = budget.run() => {}
+                    () = done.cancelled() => {}
+                }
+            }
+        });
+        Ok(Self { address, metrics_address, metrics, stop, done, servers, refresh, budget, tasks, store, _folder: folder })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it answers with figures alone, if it does.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Waits for the stop, then lets everything finish in order: requests, lookups that ask the gateway, the store.
+    pub async fn finish(self) {
+        self.stop.cancelled().await;
+        for server in self.servers {
+            let _ = server.await;
+        }
+        let _ = self.refresh.await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.done.cancel();
+        let _ = self.budget.await;
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// The store's file, and the folder that goes with it if it is temporary.
+fn place(location: StoreLocation) -> io::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    match location {
+        StoreLocation::Sqlite(path) => Ok((path, None)),
+        StoreLocation::Temporary => {
+            let folder = tempfile::Builder::new().prefix("avatar-proxy-").tempdir()?;
+            Ok((folder.path().join("avatar-proxy.db"), Some(folder)))
+        }
+    }
+}

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use avatar_proxy::config::{self, Command};
-use avatar_proxy::telemetry;
+use avatar_proxy::{config, telemetry};
 
 fn main() -> ExitCode {
     let command = match config::parse(std::env::args_os(), std::env::vars_os()) {
@@ -11,20 +10,15 @@ fn main() -> ExitCode {
         Err(stop) => return stop.report(),
     };
     telemetry::start(command.log());
-    let result = tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(run(command)));
+    let result = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(avatar_proxy::run(command)),
+        Err(error) => Err(error.into()),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "stopped");
+            eprintln!("avatar-proxy: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// The one place from which the program is run. Not wired yet: it says where it would answer.
-// `avatar_proxy::run` takes its place; the signature is what `main` expects of it.
-#[expect(clippy::unused_async)]
-async fn run(command: Command) -> std::io::Result<()> {
-    tracing::info!(listen = %command.listen(), "nothing is served yet");
-    Ok(())
 }

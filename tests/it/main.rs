@@ -1,5 +1,6 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
 
 mod config;
+mod demo;
 mod gateway;
 mod store;

@@ -244,7 +244,19 @@ impl App {
                 }
             }
         });
-        Ok(Self { address, metrics_address, metrics, stop, done, servers, refresh, budget, tasks, store, _folder: folder })
+        Ok(Self {
+            address,
+            metrics_address,
+            metrics,
+            stop,
+            done,
+            servers,
+            refresh,
+            budget,
+            tasks,
+            store,
+            _folder: folder,
+        })
     }
 
     /// Where it answers.

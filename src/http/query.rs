@@ -92,14 +92,11 @@ impl<'a> Parameters<'a> {
         };
         let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
         let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
-        let name = match header.trim() {
-            "" => self.device.as_deref().unwrap_or_default().trim(),
-            name => name,
-        };
-        if name.chars().any(char::is_control) {
+        let name = if header.trim().is_empty() { self.device.as_deref().unwrap_or_default() } else { &*header };
+        if [name, &*header].iter().any(|name| name.chars().any(char::is_control)) {
             return Err(Invalid::of("device_id", "must not contain control characters."));
         }
-        Device::new(name).map_err(|error| Invalid(Cow::Owned(error.to_string())))
+        Device::new(name.trim()).map_err(|error| Invalid(Cow::Owned(error.to_string())))
     }
 }
 

@@ -168,7 +168,6 @@ fn mistakes_name_their_flag_and_what_would_be_right() {
         ("--allow-anonymous=yes", "cannot use \"yes\": write true or false"),
         ("--store=redis://h", "cannot use \"redis://h\": Redis comes in a later version; sqlite: is available now"),
         ("--store=sqlite:", "cannot use \"sqlite:\": names no file; write sqlite:PATH"),
-        ("--warm-for=181d", "181d is longer than --forget-after (180d)"),
         ("--gateway-only", "is for `demo` alone"),
     ] {
         let name = argument.split('=').next().unwrap();
@@ -226,8 +225,21 @@ fn a_misspelt_variable_is_a_mistake() {
     let said = |name: &str| given(["serve", URL]).with(name, "1").mistake();
     assert_eq!(said("AVATAR_PROXY_ATUH"), "AVATAR_PROXY_ATUH: no such setting; is it AVATAR_PROXY_AUTH?");
     assert!(said("AVATAR_PROXY_GATEWAYURL_FILE").ends_with("is it AVATAR_PROXY_GATEWAY_URL_FILE?"));
-    assert!(said("AVATAR_PROXY_PORT").ends_with("unset it, or see the flags"));
-    assert!(said("AVATAR_PROXY_").ends_with("unset it, or see the flags"));
+}
+
+#[test]
+fn variables_that_are_for_somebody_else_are_let_be() {
+    for name in ["AVATAR_PROXY_BINARY", "AVATAR_PROXY_", "AVATAR_PROXY_HOME", "AVATAR_PROXY_GATEWAY_ONLY"] {
+        assert_eq!(given(["serve", URL]).with(name, "1").mistakes(), [""; 0], "{name}");
+    }
+    let demo = given(["demo"]).with("AVATAR_PROXY_GATEWAY_URL", "http://h").with("AVATAR_PROXY_STORE", "sqlite:a.db");
+    assert_eq!(demo.mistakes(), [""; 0], "they may be meant for `serve` in the same environment");
+}
+
+#[test]
+fn what_is_forgotten_is_not_warm() {
+    let config = given(["serve", URL, "--forget-after=1h"]).config();
+    assert_eq!(config.refresh.warm_for, HOUR);
 }
 
 #[test]

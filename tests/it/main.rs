@@ -3,4 +3,6 @@
 mod config;
 mod demo;
 mod gateway;
+mod lookup;
 mod store;
+mod support;

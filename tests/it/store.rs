@@ -98,7 +98,9 @@ fn look(id: u64, start: Token, due: Timestamp) -> (Entry, State) {
     let around =
         Circumstances { applied: Token(0), device_succeeded_at: None, entropy: u128::from(id) << 70, rules: &rules };
     let state = observe(&State::default(), &seen, around).state;
-    (Entry::after(None, &seen, Standing::Believed { repeats: 0 }, &rules, Jitter(0.5, 0.5)).due(due), state)
+    let mut entry = Entry::after(None, &seen, Standing::Believed { repeats: 0 }, &rules, Jitter(0.5, 0.5));
+    entry.due_at = due;
+    (entry, state)
 }
 
 /// The plainest write: picture `id`, due after `due` seconds.

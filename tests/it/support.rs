@@ -1,0 +1,7 @@
+//! What every test stands on: the proxy over real sockets in this process ([`app`]) or as a process of its own ([`process`]),
+//! in front of the simulated gateway, asked by a plain client ([`client`]).
+
+pub(crate) mod app;
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod process;

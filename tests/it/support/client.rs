@@ -1,0 +1,110 @@
+//! A plain HTTP client: what comes back is kept as it came.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// Asks one address, over pooled connections.
+#[derive(Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    pool: Pool<HttpConnector, Empty<Bytes>>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, pool: Pool::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// `GET`, with headers.
+    pub(crate) async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::GET, target, headers).await.expect("the proxy answers")
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        self.get_with(target, &[]).await
+    }
+
+    /// The gateway's own endpoint, for one person.
+    pub(crate) async fn avatar(&self, phone: &str) -> Answer {
+        self.get(&format!("/user/avatar?phone={phone}")).await
+    }
+
+    /// The same with `Cache-Control`.
+    pub(crate) async fn avatar_asking(&self, phone: &str, cache_control: &str) -> Answer {
+        self.get_with(&format!("/user/avatar?phone={phone}"), &[("cache-control", cache_control)]).await
+    }
+
+    /// Any request; an error when no answer comes.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self.pool.request(request.body(Empty::new()).expect("a test's request is valid")).await?;
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.expect("the body arrives whole").to_bytes();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+impl Answer {
+    /// A header's text; empty when it is absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("the header is text"))
+    }
+
+    /// `Cache-Status`.
+    pub(crate) fn how(&self) -> &str {
+        self.header("cache-status")
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// The envelope's `code`.
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// `results.id`; empty when there is none.
+    pub(crate) fn picture_id(&self) -> String {
+        self.json()["results"]["id"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// `results.url`; empty when there is none.
+    pub(crate) fn url(&self) -> String {
+        self.json()["results"]["url"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Panics, showing the answer, unless it has this status and its `Cache-Status` begins so behind `avatar-proxy; `.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16, how: &str) -> Self {
+        let said = self.how().strip_prefix("avatar-proxy; ").unwrap_or_default();
+        assert!(self.status == status && said.starts_with(how), "expected {status} {how:?}, got {self:?}");
+        self
+    }
+}

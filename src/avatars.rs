@@ -62,6 +62,9 @@ const RECENT: Duration = Duration::from_secs(10);
 /// How often a client boards a flight before it gives up.
 const TRIES_MAX: usize = 3;
 
+/// What a waiter grants a flight to find out whether it may start, however short its patience for the budget.
+const START_GRACE: Duration = Duration::from_millis(500);
+
 /// What a waiter grants a started flight beyond the gateway's own timeout: the store's calls and the budget for a retry.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -306,7 +309,7 @@ impl Avatars {
 
     async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
         let need = Need { not_before: ask.no_cache.then(|| now - RECENT) };
-        let patience = self.0.budget.config().max_wait;
+        let patience = self.0.budget.config().max_wait.max(START_GRACE);
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {
             _ if ask.no_cache => Why::Request,

@@ -23,8 +23,9 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 /// Where the doubling of background looks at a negative outcome ends.
 const NEGATIVE_INTERVAL_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// A short-lived URL is looked up again at least this long before it dies, if its life is at least twice as long.
-const SHORTEST_WINDOW: Duration = Duration::from_secs(2);
+/// A short-lived URL is looked up again at least this long before it dies, if its life is at least twice as long: a lookup takes
+/// up to seconds, whatever the share.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(3);
 
 /// The least time between two looks that may bring the same expiry back.
 const SHORTEST_STEP: Duration = Duration::from_secs(1);

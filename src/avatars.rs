@@ -204,13 +204,13 @@ impl Avatars {
     async fn meet(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
         let now = self.0.clock.now();
         let held = self.0.memory.get(key).filter(|slot| slot.entry.freshness(now) != Freshness::Dead);
-        if let Some(slot) = &held {
-            self.touched(key, slot, now);
+        if let Some(slot) = held {
+            self.touched(key, &slot, now);
             if !ask.no_cache || ask.only_if_cached {
-                return Ok(Found { slot: slot.clone(), met: Met::Memory });
+                return Ok(Found { slot, met: Met::Memory, at: now });
             }
             if slot.entry.age(now) < RECENT {
-                return Ok(Found { slot: slot.clone(), met: Met::Recent });
+                return Ok(Found { slot, met: Met::Recent, at: now });
             }
         }
         if ask.only_if_cached {
@@ -303,8 +303,9 @@ impl Avatars {
     async fn only_stored(&self, key: &Key) -> Result<Found, Unmet> {
         let held = self.0.store.find(key).await.map_err(|_| Unmet::Absent)?;
         let slot = self.0.adopt(key, held, Need::default()).ok_or(Unmet::Absent)?;
-        self.touched(key, &slot, self.0.clock.now());
-        Ok(Found { slot, met: Met::Store })
+        let at = self.0.clock.now();
+        self.touched(key, &slot, at);
+        Ok(Found { slot, met: Met::Store, at })
     }
 
     async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
@@ -337,7 +338,7 @@ impl Avatars {
                         Source::Kept if ask.no_cache => Met::Recent,
                         Source::Kept => Met::Store,
                     };
-                    return Ok(Found { slot, met });
+                    return Ok(Found { slot, met, at: now });
                 }
                 Wait::Ended(
                     Ending::Failed(failure, retry_after, Source::Kept)
@@ -376,7 +377,7 @@ impl Avatars {
             Unmet::Refused(refusal) => Met::Spared(refusal),
             Unmet::Absent | Unmet::OwnerGone | Unmet::TooLong => Met::Store,
         };
-        Ok(Found { slot, met })
+        Ok(Found { slot, met, at: now })
     }
 
     /// Boards the flight for `key`, and flies it if there was none; true if so.

@@ -10,27 +10,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::ORIGIN;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::{IntCounter, IntCounterVec};
 use tokio::net::TcpListener;
 
 use crate::avatars::Avatars;
-use crate::clock::Clock;
 use crate::gateway::Credential;
-use crate::jid::Device;
+use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
 
 mod cors;
+mod facts;
 mod guard;
 mod query;
 mod reply;
 
 use cors::Cors;
+use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::Reply;
@@ -67,12 +68,33 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 pub struct Edge {
     avatars: Avatars,
     metrics: Arc<Metrics>,
-    clock: Clock,
+    requests: Requests,
     guard: Guard,
     cors: Cors,
     default_device: Device,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
+}
+
+/// Counts requests. The commonest answer is found beforehand, because it takes as long to find a counter as to hit.
+struct Requests {
+    all: IntCounterVec,
+    hits: IntCounter,
+}
+
+impl Requests {
+    fn new(metrics: &Metrics) -> Self {
+        let all = metrics.http_requests.clone();
+        Self { hits: all.with_label_values(&[Route::UserAvatar.as_str(), StatusCode::OK.as_str()]), all }
+    }
+
+    fn count(&self, route: Route<'_>, status: StatusCode) {
+        if route == Route::UserAvatar && status == StatusCode::OK {
+            self.hits.inc();
+        } else {
+            self.all.with_label_values(&[route.as_str(), status.as_str()]).inc();
+        }
+    }
 }
 
 /// Where a request goes.
@@ -121,12 +143,12 @@ impl<'a> Route<'a> {
 impl Edge {
     /// The whole service, for a listener at `address`.
     #[must_use]
-    pub fn new(config: &Config, address: SocketAddr, avatars: Avatars, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub fn new(config: &Config, address: SocketAddr, avatars: Avatars, metrics: Arc<Metrics>) -> Self {
         let local_only = config.auth.is_empty() && !config.allow_anonymous && address.ip().to_canonical().is_loopback();
         Self {
             avatars,
+            requests: Requests::new(&metrics),
             metrics,
-            clock,
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
@@ -136,11 +158,11 @@ impl Edge {
 
     /// `/metrics`, `/health` and `/ready` alone, open to whoever reaches them.
     #[must_use]
-    pub fn figures_only(avatars: Avatars, metrics: Arc<Metrics>, clock: Clock) -> Self {
+    pub fn figures_only(avatars: Avatars, metrics: Arc<Metrics>) -> Self {
         Self {
             avatars,
+            requests: Requests::new(&metrics),
             metrics,
-            clock,
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
             default_device: Device::default(),
@@ -194,94 +216,89 @@ impl Edge {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Reply {
-        let mut reply = self.answer(&request).await;
-        if let Some(origin) = request.headers().get(ORIGIN) {
+        let facts = Facts::read(request.headers());
+        let route = Route::of(request.uri().path());
+        let mut reply = self.answer(&request, route, &facts).await;
+        if let Some(origin) = facts.origin {
             self.cors.expose(origin, reply.headers_mut());
         }
-        let route = Route::of(request.uri().path()).as_str();
-        self.metrics.http_requests.with_label_values(&[route, reply.status().as_str()]).inc();
+        self.requests.count(route, reply.status());
         reply
     }
 
     /// The pipeline.
-    async fn answer(&self, request: &Request<Incoming>) -> Reply {
-        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        if let Some(reply) = self.cors.preflight(method, headers) {
+    async fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Reply {
+        let (method, uri) = (request.method(), request.uri());
+        if let Some(reply) = self.cors.preflight(method, facts) {
             return reply;
         }
-        if !self.guard.knows_host(uri, headers) {
+        if !self.guard.knows_host(uri, facts) {
             return reply::error(
                 StatusCode::FORBIDDEN,
                 "FORBIDDEN",
                 "this address answers to the names of loopback only.",
             );
         }
-        let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-        if target > TARGET_MAX {
+        if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_MAX {
             return reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.");
         }
-        let route = Route::of(uri.path());
         let open = matches!(route, Route::Health | Route::Ready) || self.figures_only;
-        if !open && !self.guard.admits(headers) {
+        if !open && !self.guard.admits(facts) {
             return reply::unauthorized();
         }
-        let known =
-            route != Route::Unknown && (!self.figures_only || !matches!(route, Route::UserAvatar | Route::Avatar(_)));
-        if !known {
+        let is_here = match route {
+            Route::UserAvatar | Route::Avatar(_) => !self.figures_only,
+            Route::Metrics | Route::Health | Route::Ready => true,
+            Route::Unknown => false,
+        };
+        if !is_here {
             return reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.");
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return reply::not_allowed("GET, HEAD");
         }
         match route {
-            Route::UserAvatar => self.user_avatar(request).await,
-            Route::Avatar(jid) => self.avatar(request, jid).await,
+            Route::UserAvatar => self.user_avatar(uri, facts).await,
+            Route::Avatar(jid) => self.avatar(uri, facts, jid).await,
             Route::Metrics => {
                 self.avatars.measure();
                 reply::document(Metrics::content_type(), self.metrics.render())
             }
-            Route::Health => reply::text(StatusCode::OK, "OK"),
-            Route::Ready if self.is_ready() => reply::text(StatusCode::OK, "OK"),
-            Route::Ready => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-            Route::Unknown => reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address."),
+            Route::Ready if !self.is_ready() => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+            Route::Health | Route::Ready | Route::Unknown => reply::text(StatusCode::OK, "OK"),
         }
     }
 
     /// `GET /user/avatar`, the gateway's own endpoint.
-    async fn user_avatar(&self, request: &Request<Incoming>) -> Reply {
-        let key = match self.key(request, GATEWAY_NAMES, None) {
+    async fn user_avatar(&self, uri: &Uri, facts: &Facts<'_>) -> Reply {
+        let key = match self.key(uri, facts, GATEWAY_NAMES, None) {
             Ok(key) => key,
             Err(invalid) => return reply::invalid(&invalid.0),
         };
-        match self.avatars.lookup(&key, query::ask(request.headers())).await {
-            Ok(found) => reply::avatar(&found, self.clock.now(), request.headers()),
+        match self.avatars.lookup(&key, facts.ask).await {
+            Ok(found) => reply::avatar(&found, facts),
             Err(unmet) => reply::unmet(&unmet),
         }
     }
 
     /// `GET /avatars/{jid}` of the native API.
-    async fn avatar(&self, request: &Request<Incoming>, jid: &str) -> Reply {
+    async fn avatar(&self, uri: &Uri, facts: &Facts<'_>, jid: &str) -> Reply {
         let Some(jid) = query::decode(jid, false) else {
             return reply::invalid("jid: is not valid percent-encoding.");
         };
-        let key = match self.key(request, NATIVE_NAMES, Some(&jid)) {
+        let key = match self.key(uri, facts, NATIVE_NAMES, Some(&jid)) {
             Ok(key) => key,
             Err(invalid) => return reply::invalid(&invalid.0),
         };
-        match self.avatars.lookup(&key, query::ask(request.headers())).await {
-            Ok(found) => reply::native(&found, &key, self.clock.now(), request.headers()),
+        match self.avatars.lookup(&key, facts.ask).await {
+            Ok(found) => reply::native(&found, &key, facts),
             Err(unmet) => reply::unmet(&unmet),
         }
     }
 
-    fn key(
-        &self,
-        request: &Request<Incoming>,
-        names: Names,
-        jid: Option<&str>,
-    ) -> Result<crate::jid::Key, query::Invalid> {
-        let parameters = Parameters::read(request.uri().query().unwrap_or_default(), names)?;
-        parameters.key(names, jid, request.headers(), &self.default_device)
+    fn key(&self, uri: &Uri, facts: &Facts<'_>, names: Names, jid: Option<&str>) -> Result<Key, query::Invalid> {
+        let parameters = Parameters::read(uri.query().unwrap_or_default(), names)?;
+        parameters.key(names, jid, facts, &self.default_device)
     }
 
     /// Whether it can answer: the store does, and the gateway does not refuse the proxy itself.

@@ -228,10 +228,10 @@ impl App {
 
         let address = listener.local_addr()?;
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone(), clock.clone());
+        let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {
-            let edge = Edge::figures_only(avatars, metrics.clone(), clock);
+            let edge = Edge::figures_only(avatars, metrics.clone());
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::memory::Slot;
 use crate::budget::Refusal;
+use crate::clock::Timestamp;
 use crate::outcome::Failure;
 
 /// What the client asks of the cache.
@@ -23,6 +24,8 @@ pub struct Found {
     pub slot: Arc<Slot>,
     /// How it came about.
     pub met: Met,
+    /// The instant at which it was found live.
+    pub at: Timestamp,
 }
 
 /// How an outcome came about.

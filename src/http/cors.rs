@@ -3,10 +3,11 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::facts::Facts;
 use super::reply::{self, Reply};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, HEAD, PUT, PATCH, DELETE");
@@ -31,11 +32,8 @@ impl Cors {
     }
 
     /// The answer to a preflight, if that is what the request is.
-    pub(super) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Reply> {
-        if method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-            return None;
-        }
-        let origin = headers.get(ORIGIN)?;
+    pub(super) fn preflight(&self, method: &Method, facts: &Facts<'_>) -> Option<Reply> {
+        let origin = facts.origin.filter(|_| facts.is_preflight && method == Method::OPTIONS)?;
         let mut reply = reply::no_content();
         let answer = reply.headers_mut();
         answer.append(VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
@@ -73,11 +71,9 @@ mod tests {
 
     fn preflight(origins: &[&str], origin: &'static str) -> Option<String> {
         let origins: Vec<String> = origins.iter().map(|&origin| origin.to_owned()).collect();
-        let headers = HeaderMap::from_iter([
-            (ORIGIN, HeaderValue::from_static(origin)),
-            (ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("GET")),
-        ]);
-        let reply = Cors::new(&origins).preflight(&Method::OPTIONS, &headers)?;
+        let origin = HeaderValue::from_static(origin);
+        let facts = Facts { origin: Some(&origin), is_preflight: true, ..Facts::default() };
+        let reply = Cors::new(&origins).preflight(&Method::OPTIONS, &facts)?;
         let allowed = reply.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN)?;
         assert!(reply.headers().contains_key(ACCESS_CONTROL_ALLOW_HEADERS));
         Some(allowed.to_str().unwrap().to_owned())
@@ -93,8 +89,9 @@ mod tests {
     #[test]
     fn only_preflights_are_answered_as_such() {
         let cors = Cors::new(&["*".to_owned()]);
-        let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://a.example"))]);
-        assert!(cors.preflight(&Method::OPTIONS, &headers).is_none());
-        assert!(cors.preflight(&Method::GET, &headers).is_none());
+        let origin = HeaderValue::from_static("https://a.example");
+        let facts = |is_preflight| Facts { origin: Some(&origin), is_preflight, ..Facts::default() };
+        assert!(cors.preflight(&Method::OPTIONS, &facts(false)).is_none());
+        assert!(cors.preflight(&Method::GET, &facts(true)).is_none());
     }
 }

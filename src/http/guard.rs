@@ -5,10 +5,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, Uri};
+use http::Uri;
 use subtle::ConstantTimeEq as _;
 
+use super::facts::Facts;
 use crate::gateway::Credential;
 
 /// The credentials that open the door; none: it stands open.
@@ -30,11 +30,11 @@ impl Guard {
     }
 
     /// Whether a request carries accepted credentials. Takes the same time whichever byte is wrong.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn admits(&self, facts: &Facts<'_>) -> bool {
         if self.accepted.is_empty() {
             return true;
         }
-        let Some(given) = headers.get(AUTHORIZATION).and_then(|value| basic(value.as_bytes())) else { return false };
+        let Some(given) = facts.authorization.and_then(|value| basic(value.as_bytes())) else { return false };
         let encoded =
             self.accepted.iter().fold(false, |found, (_, encoded)| found | bool::from(encoded.as_bytes().ct_eq(given)));
         encoded || self.admits_decoded(given)
@@ -47,11 +47,11 @@ impl Guard {
     }
 
     /// Whether the name that a client calls us by is acceptable.
-    pub(super) fn knows_host(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+    pub(super) fn knows_host(&self, uri: &Uri, facts: &Facts<'_>) -> bool {
         if !self.local_only {
             return true;
         }
-        let host = uri.host().or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let host = uri.host().or_else(|| facts.host.and_then(|host| host.to_str().ok()));
         host.is_none_or(is_loopback_name)
     }
 }
@@ -89,9 +89,8 @@ mod tests {
     }
 
     fn admits(value: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, value.parse().unwrap());
-        guard().admits(&headers)
+        let value = http::HeaderValue::from_str(value).unwrap();
+        guard().admits(&Facts { authorization: Some(&value), ..Facts::default() })
     }
 
     #[test]
@@ -104,8 +103,8 @@ mod tests {
         for wrong in ["Basic", "Basic ", "Bearer x", "Basic !!!", "x"] {
             assert!(!admits(wrong), "{wrong}");
         }
-        assert!(!guard().admits(&HeaderMap::new()));
-        assert!(Guard::new(&[], false).admits(&HeaderMap::new()));
+        assert!(!guard().admits(&Facts::default()));
+        assert!(Guard::new(&[], false).admits(&Facts::default()));
     }
 
     #[test]

@@ -1,15 +1,9 @@
-//! Reads what a client asks for: parameters, device, cache directives. Everything odd is refused with its name.
+//! Reads whose avatar a client asks for, in which form, and as which device. Everything odd is refused with its name.
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header::{CACHE_CONTROL, HeaderName};
-
-use crate::avatars::Ask;
+use super::facts::Facts;
 use crate::jid::{Device, Jid, Key};
-
-/// The header that names the device; goes before the parameter `device_id`.
-pub(super) const DEVICE_HEADER: HeaderName = HeaderName::from_static("x-device-id");
 
 /// What is wrong with a request: a sentence that begins with the parameter's name, as the gateway's own do.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,24 +66,23 @@ impl<'a> Parameters<'a> {
         &self,
         names: Names,
         jid: Option<&str>,
-        headers: &HeaderMap,
+        facts: &Facts<'_>,
         default: &Device,
     ) -> Result<Key, Invalid> {
         let text = jid.or(self.phone.as_deref()).unwrap_or_default();
         let jid = Jid::parse(text).map_err(|error| Invalid(Cow::Owned(error.to_string())))?;
         let preview = boolean(names.preview, self.preview.as_deref())?;
         let community = boolean(names.community, self.community.as_deref())?;
-        let device = self.device(headers)?;
+        let device = self.device(facts)?;
         let device = if device.as_str().is_empty() { default.clone() } else { device };
         Ok(Key::new(device, jid, preview, community))
     }
 
-    fn device(&self, headers: &HeaderMap) -> Result<Device, Invalid> {
-        let mut values = headers.get_all(DEVICE_HEADER).iter();
-        let header = match (values.next(), values.next()) {
-            (_, Some(_)) => return Err(Invalid::of("X-Device-Id", "must be given once.")),
-            (value, None) => value.map(http::HeaderValue::as_bytes).unwrap_or_default(),
-        };
+    fn device(&self, facts: &Facts<'_>) -> Result<Device, Invalid> {
+        if facts.device_repeated {
+            return Err(Invalid::of("X-Device-Id", "must be given once."));
+        }
+        let header = facts.device.map(http::HeaderValue::as_bytes).unwrap_or_default();
         let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
         let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
         let name = if header.trim().is_empty() { self.device.as_deref().unwrap_or_default() } else { &*header };
@@ -128,33 +121,21 @@ pub(super) fn decode(text: &str, form: bool) -> Option<Cow<'_, str>> {
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
-/// The request's `Cache-Control`.
-pub(super) fn ask(headers: &HeaderMap) -> Ask {
-    let mut ask = Ask::default();
-    for value in headers.get_all(CACHE_CONTROL) {
-        for directive in value.as_bytes().split(|&byte| byte == b',') {
-            let name = directive.split(|&byte| byte == b'=').next().unwrap_or_default().trim_ascii();
-            ask.no_cache |= name.eq_ignore_ascii_case(b"no-cache");
-            ask.only_if_cached |= name.eq_ignore_ascii_case(b"only-if-cached");
-        }
-    }
-    ask
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
 
     fn key(query: &str) -> Result<String, String> {
-        keyed(query, &HeaderMap::new())
+        keyed(query, &Facts::default())
     }
 
-    fn keyed(query: &str, headers: &HeaderMap) -> Result<String, String> {
+    fn keyed(query: &str, facts: &Facts<'_>) -> Result<String, String> {
         let read = Parameters::read(query, GATEWAY_NAMES).map_err(|error| error.0.into_owned())?;
         let default = Device::new("main").unwrap();
-        let key = read.key(GATEWAY_NAMES, None, headers, &default).map_err(|error| error.0.into_owned())?;
+        let key = read.key(GATEWAY_NAMES, None, facts, &default).map_err(|error| error.0.into_owned())?;
         let (Key { subject, variant }, mut flags) = (key, String::new());
         flags += if variant.preview { " preview" } else { "" };
         flags += if variant.community { " community" } else { "" };
@@ -171,16 +152,16 @@ mod tests {
 
     #[test]
     fn the_device_header_goes_first_and_empty_is_the_default() {
-        let headers = |value: &str| HeaderMap::from_iter([(DEVICE_HEADER, value.parse().unwrap())]);
-        assert_eq!(keyed("phone=1&device_id=b", &headers("a%C3%A9")).unwrap(), "a\u{e9}/1@s.whatsapp.net");
-        assert_eq!(keyed("phone=1&device_id=b", &headers("")).unwrap(), "b/1@s.whatsapp.net");
-        assert_eq!(keyed("phone=1&device_id=", &headers(" ")).unwrap(), "main/1@s.whatsapp.net");
-        assert_eq!(keyed("phone=1", &headers("%zz")).unwrap_err(), "X-Device-Id: is not valid percent-encoding.");
-        assert_eq!(
-            keyed("phone=1", &headers("%0d%0a")).unwrap_err(),
-            "device_id: must not contain control characters."
-        );
-        assert_eq!(keyed("phone=1", &headers(&"d".repeat(257))).unwrap_err(), "device_id: must be at most 256 bytes.");
+        let keyed = |query, value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            keyed(query, &Facts { device: Some(&value), ..Facts::default() })
+        };
+        assert_eq!(keyed("phone=1&device_id=b", "a%C3%A9").unwrap(), "a\u{e9}/1@s.whatsapp.net");
+        assert_eq!(keyed("phone=1&device_id=b", "").unwrap(), "b/1@s.whatsapp.net");
+        assert_eq!(keyed("phone=1&device_id=", " ").unwrap(), "main/1@s.whatsapp.net");
+        assert_eq!(keyed("phone=1", "%zz").unwrap_err(), "X-Device-Id: is not valid percent-encoding.");
+        assert_eq!(keyed("phone=1", "%0d%0a").unwrap_err(), "device_id: must not contain control characters.");
+        assert_eq!(keyed("phone=1", &"d".repeat(257)).unwrap_err(), "device_id: must be at most 256 bytes.");
     }
 
     #[test]
@@ -201,17 +182,6 @@ mod tests {
         ] {
             assert_eq!(key(query).unwrap_err(), error, "{query}");
         }
-    }
-
-    #[test]
-    fn reads_cache_directives() {
-        let ask = |values: &[&str]| {
-            ask(&values.iter().map(|value| (CACHE_CONTROL, value.parse().unwrap())).collect::<HeaderMap>())
-        };
-        assert_eq!(ask(&["max-age=0, No-Cache"]), Ask { no_cache: true, only_if_cached: false });
-        assert_eq!(ask(&["x", "only-if-cached"]), Ask { no_cache: false, only_if_cached: true });
-        assert_eq!(ask(&["no-cached, xno-cache", ""]), Ask::default());
-        assert_eq!(ask(&[]), Ask::default());
     }
 
     proptest! {

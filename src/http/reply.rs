@@ -5,17 +5,17 @@
 //! `ETag` over the URL, so that a 304 never keeps a dead link alive.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
+use super::facts::Facts;
 use crate::avatars::{Found, Met, Slot, Unmet, Why};
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
@@ -40,6 +40,7 @@ const VARY_DEVICE: HeaderValue = HeaderValue::from_static("X-Device-Id");
 /// How long a client may keep an answer without asking again (s), if the URL lives that long: short, because a client that is
 /// told of a change asks again and must not be answered by itself. Asking again costs a 304.
 const MAX_AGE_SECONDS: u64 = 60;
+const MAX_AGE: HeaderValue = HeaderValue::from_static("private, max-age=60");
 
 /// The gateway's own success message.
 const SUCCESS_HEAD: &[u8] = br#"{"code":"SUCCESS","message":"Success get avatar","results":"#;
@@ -99,29 +100,23 @@ pub(super) fn not_allowed(allowed: &'static str) -> Reply {
 }
 
 /// The answer to `GET /user/avatar`.
-pub(super) fn avatar(found: &Found, now: Timestamp, request: &HeaderMap) -> Reply {
-    let entry = &found.slot.entry;
-    match &entry.outcome {
+pub(super) fn avatar(found: &Found, facts: &Facts<'_>) -> Reply {
+    match &found.slot.entry.outcome {
         Outcome::Present(picture) => {
-            let tag = etag(&found.slot);
-            if is_known(request, &tag) {
-                return not_modified(found, tag, now);
+            let tag = Some(found.slot.tag);
+            if is_known(facts, found.slot.tag) {
+                return about(not_modified(), found, tag);
             }
-            let mut reply = reply(StatusCode::OK, JSON, success(picture));
-            reply.headers_mut().insert(ETAG, tag);
-            about(&mut reply, found, now);
-            reply
+            about(reply(StatusCode::OK, JSON, success(picture)), found, tag)
         }
         Outcome::Negative(Negative { status: code, code: word, message, .. }) => {
-            let mut reply = reply(status(*code), JSON, envelope(word, message, None));
-            about(&mut reply, found, now);
-            reply
+            about(reply(status(*code), JSON, envelope(word, message, None)), found, None)
         }
     }
 }
 
 /// The answer to `GET /avatars/{jid}`.
-pub(super) fn native(found: &Found, key: &Key, now: Timestamp, request: &HeaderMap) -> Reply {
+pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
     let Slot { entry, history, .. } = &*found.slot;
     let picture = match &entry.outcome {
         Outcome::Present(picture) => Some(picture),
@@ -147,14 +142,12 @@ pub(super) fn native(found: &Found, key: &Key, now: Timestamp, request: &HeaderM
     };
     let body = serde_json::to_vec(&avatar).unwrap_or_default();
     // Unlike the gateway's own body, this one tells more than the URL: when it was last looked at, how often it changed.
-    let tag = opaque_tag(&body);
-    if is_known(request, &tag) {
-        return not_modified(found, tag, now);
+    let digest = Sha256::digest(&body);
+    let tag = u64::from_be_bytes(digest[..8].try_into().unwrap_or_default());
+    if is_known(facts, tag) {
+        return about(not_modified(), found, Some(tag));
     }
-    let mut reply = reply(StatusCode::OK, JSON, body);
-    reply.headers_mut().insert(ETAG, tag);
-    about(&mut reply, found, now);
-    reply
+    about(reply(StatusCode::OK, JSON, body), found, Some(tag))
 }
 
 /// The native form of an avatar.
@@ -247,63 +240,111 @@ fn refused(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// The headers that say how an answer came about and how long it lasts.
-fn about(reply: &mut Reply, found: &Found, now: Timestamp) {
-    let headers = reply.headers_mut();
+/// Adds the headers that say how an answer came about and how long it lasts.
+///
+/// On a cache hit this is the larger part of our own work, so all values that vary are written into one buffer.
+fn about(mut reply: Reply, found: &Found, tag: Option<u64>) -> Reply {
     let entry = &found.slot.entry;
-    let ttl = entry.ttl(now).as_secs();
-    let mut text = String::with_capacity(64);
-    // Writing to a string cannot fail.
-    let _ = match &found.met {
-        Met::Memory | Met::Store => write!(text, "avatar-proxy; hit; ttl={ttl}"),
-        Met::Recent => write!(text, "avatar-proxy; hit; ttl={ttl}; detail=recent"),
-        Met::Spared(refusal) => write!(text, "avatar-proxy; hit; ttl={ttl}; detail={}", refused(refusal)),
-        Met::Kept(failure) => write!(text, "avatar-proxy; fwd=stale; ttl={ttl}; detail={}", failure.class.as_str()),
-        Met::Asked { why, collapsed } => {
-            let collapsed = if *collapsed { "; collapsed" } else { "" };
-            write!(text, "avatar-proxy; fwd={}; stored{collapsed}; ttl={ttl}", why.as_str())
+    let ttl = entry.ttl(found.at).as_secs();
+    let mut written = Written::default();
+    let how = written.next(|text| {
+        let ttl = |text: &mut Vec<u8>, before: &str| {
+            push(text, before);
+            push(text, itoa::Buffer::new().format(ttl));
+        };
+        match &found.met {
+            Met::Memory | Met::Store => ttl(text, "avatar-proxy; hit; ttl="),
+            Met::Recent => {
+                ttl(text, "avatar-proxy; hit; ttl=");
+                push(text, "; detail=recent");
+            }
+            Met::Spared(refusal) => {
+                ttl(text, "avatar-proxy; hit; ttl=");
+                push(text, "; detail=");
+                push(text, refused(refusal));
+            }
+            Met::Kept(failure) => {
+                ttl(text, "avatar-proxy; fwd=stale; ttl=");
+                push(text, "; detail=");
+                push(text, failure.class.as_str());
+            }
+            Met::Asked { why, collapsed } => {
+                push(text, "avatar-proxy; fwd=");
+                push(text, why.as_str());
+                push(text, if *collapsed { "; stored; collapsed" } else { "; stored" });
+                ttl(text, "; ttl=");
+            }
         }
-    };
-    if let Ok(how) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-        headers.insert(CACHE_STATUS, how);
-    }
-    let max_age = format!("private, max-age={}", ttl.min(MAX_AGE_SECONDS));
-    if let Ok(max_age) = HeaderValue::from_maybe_shared(Bytes::from(max_age)) {
-        headers.insert(CACHE_CONTROL, max_age);
-    }
-    headers.insert(AGE, HeaderValue::from(entry.age(now).as_secs()));
-    headers.insert(VARY, VARY_DEVICE);
-}
+    });
+    let age = written.next(|text| push(text, itoa::Buffer::new().format(entry.age(found.at).as_secs())));
+    let max_age = (ttl < MAX_AGE_SECONDS).then(|| {
+        written.next(|text| {
+            push(text, "private, max-age=");
+            push(text, itoa::Buffer::new().format(ttl));
+        })
+    });
+    let tag = tag.map(|tag| written.next(|text| text.extend_from_slice(&quoted(tag))));
 
-fn not_modified(found: &Found, tag: HeaderValue, now: Timestamp) -> Reply {
-    let mut reply = Response::new(Full::default());
-    *reply.status_mut() = StatusCode::NOT_MODIFIED;
-    reply.headers_mut().insert(ETAG, tag);
-    about(&mut reply, found, now);
+    let values = Bytes::from(written.0);
+    let value = |range: Range<usize>| {
+        HeaderValue::from_maybe_shared(values.slice(range)).unwrap_or(HeaderValue::from_static(""))
+    };
+    let headers = reply.headers_mut();
+    headers.insert(CACHE_STATUS, value(how));
+    headers.insert(AGE, value(age));
+    headers.insert(CACHE_CONTROL, max_age.map_or(MAX_AGE, value));
+    headers.insert(VARY, VARY_DEVICE);
+    if let Some(tag) = tag {
+        headers.insert(ETAG, value(tag));
+    }
     reply
 }
 
-fn etag(slot: &Slot) -> HeaderValue {
-    quoted(slot.tag)
+/// Header values, one behind the other.
+struct Written(Vec<u8>);
+
+impl Default for Written {
+    fn default() -> Self {
+        Self(Vec::with_capacity(128))
+    }
 }
 
-fn opaque_tag(body: &[u8]) -> HeaderValue {
-    use sha2::{Digest as _, Sha256};
-    let digest = Sha256::digest(body);
-    quoted(u64::from_be_bytes(digest[..8].try_into().unwrap_or_default()))
+impl Written {
+    fn next(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+        let start = self.0.len();
+        write(&mut self.0);
+        start..self.0.len()
+    }
 }
 
-fn quoted(tag: u64) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(format!("\"{tag:016x}\""))).unwrap_or(HeaderValue::from_static("\"\""))
+fn push(text: &mut Vec<u8>, more: &str) {
+    text.extend_from_slice(more.as_bytes());
+}
+
+fn not_modified() -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    reply
+}
+
+/// A strong entity tag (RFC 9110 section 8.8.3).
+fn quoted(tag: u64) -> [u8; 18] {
+    let mut quoted = [b'"'; 18];
+    for (place, shift) in quoted[1..17].iter_mut().zip((0..16).rev()) {
+        *place = b"0123456789abcdef"[(tag >> (shift * 4) & 15) as usize];
+    }
+    quoted
 }
 
 /// Whether the client holds the answer with this tag already (RFC 9110 section 13.1.2, weak comparison).
-fn is_known(request: &HeaderMap, tag: &HeaderValue) -> bool {
-    request.get_all(IF_NONE_MATCH).iter().any(|value| {
-        value.as_bytes().split(|&byte| byte == b',').any(|held| {
+fn is_known(facts: &Facts<'_>, tag: u64) -> bool {
+    let Some(lines) = &facts.known_tags else { return false };
+    let tag = quoted(tag);
+    lines.iter().any(|line| {
+        line.as_bytes().split(|&byte| byte == b',').any(|held| {
             let held = held.trim_ascii();
             let held = held.strip_prefix(b"W/").unwrap_or(held);
-            held == b"*" || held == tag.as_bytes()
+            held == b"*" || held == tag
         })
     })
 }
@@ -336,32 +377,48 @@ fn envelope(code: &str, message: &str, results: Option<&str>) -> Vec<u8> {
 /// A JSON string as Go's encoder writes it: `<`, `>` and `&` are escaped, and so are the two line separators of Unicode.
 fn go_string(body: &mut Vec<u8>, text: &str) {
     body.push(b'"');
-    let mut rest = text;
-    while let Some(at) = rest.find(needs_escape) {
-        let (plain, escaped) = rest.split_at(at);
-        body.extend_from_slice(plain.as_bytes());
-        let mut characters = escaped.chars();
-        let replacement: Cow<'static, str> = match characters.next() {
-            Some('&') => "\\u0026".into(),
-            Some('<') => "\\u003c".into(),
-            Some('>') => "\\u003e".into(),
-            Some('"') => "\\\"".into(),
-            Some('\\') => "\\\\".into(),
-            Some('\n') => "\\n".into(),
-            Some('\r') => "\\r".into(),
-            Some('\t') => "\\t".into(),
-            Some(other) => format!("\\u{:04x}", u32::from(other)).into(),
-            None => "".into(),
-        };
-        body.extend_from_slice(replacement.as_bytes());
-        rest = characters.as_str();
+    // Nearly every text is plain but for the ampersands of a URL; this one look at all bytes at once tells.
+    let odd = text.bytes().filter(|byte| matches!(byte, 0..=0x1f | 0x7f.. | b'"' | b'\\')).count();
+    if odd > 0 {
+        go_escaped(body, text);
+    } else {
+        let mut rest = text;
+        while let Some(at) = memchr::memchr3(b'&', b'<', b'>', rest.as_bytes()) {
+            let (plain, escaped) = rest.split_at(at);
+            push(body, plain);
+            push(
+                body,
+                match escaped.as_bytes()[0] {
+                    b'&' => "\\u0026",
+                    b'<' => "\\u003c",
+                    _ => "\\u003e",
+                },
+            );
+            rest = &escaped[1..];
+        }
+        push(body, rest);
     }
-    body.extend_from_slice(rest.as_bytes());
     body.push(b'"');
 }
 
-fn needs_escape(character: char) -> bool {
-    matches!(character, '&' | '<' | '>' | '"' | '\\' | '\0'..='\x1f' | '\u{2028}' | '\u{2029}')
+fn go_escaped(body: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
+        let replacement: Cow<'static, str> = match character {
+            '"' => "\\\"".into(),
+            '\\' => "\\\\".into(),
+            '\n' => "\\n".into(),
+            '\r' => "\\r".into(),
+            '\t' => "\\t".into(),
+            '&' | '<' | '>' | '\0'..='\x1f' | '\u{2028}' | '\u{2029}' => {
+                format!("\\u{:04x}", u32::from(character)).into()
+            }
+            other => {
+                push(body, other.encode_utf8(&mut [0; 4]));
+                continue;
+            }
+        };
+        push(body, &replacement);
+    }
 }
 
 impl Why {
@@ -397,9 +454,9 @@ mod tests {
 
     #[test]
     fn compares_tags_weakly() {
-        let tag = quoted(1);
         let known = |value: &'static str| {
-            is_known(&HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static(value))]), &tag)
+            let value = HeaderValue::from_static(value);
+            is_known(&Facts { known_tags: Some(vec![&value]), ..Facts::default() }, 1)
         };
         assert!(known("\"0000000000000001\"") && known("\"x\", W/\"0000000000000001\"") && known("*"));
         assert!(!known("\"0000000000000002\"") && !known("0000000000000001") && !known(""));
@@ -409,6 +466,17 @@ mod tests {
     fn rounds_waits_up() {
         assert_eq!(whole(Duration::from_millis(1001)), 2);
         assert_eq!(whole(Duration::from_secs(2)), 2);
+    }
+
+    #[test]
+    fn both_ways_of_escaping_agree() {
+        for text in ["", "a&b<c>d", "&&", "https://h/p?a=1&oe=2"] {
+            let (mut fast, mut slow) = (vec![], vec![b'"']);
+            go_string(&mut fast, text);
+            go_escaped(&mut slow, text);
+            slow.push(b'"');
+            assert_eq!(fast, slow);
+        }
     }
 
     proptest! {

@@ -25,7 +25,7 @@
 //! | duties | [`refresh`]: what is due |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; they do not know each other |
-//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`]: pure; [`clock`], [`metrics`] |
+//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`go_json`]: pure; [`clock`], [`metrics`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
@@ -48,6 +48,7 @@ pub mod config;
 pub mod demo;
 pub mod entry;
 pub mod gateway;
+pub mod go_json;
 pub mod http;
 pub mod jid;
 pub mod metrics;

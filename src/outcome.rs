@@ -6,6 +6,7 @@
 //!
 //! Texts of the gateway are matched once, in `gateway.rs`; from here on there are only types.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::go_json;
 use crate::jid::Variant;
 
 /// A number from the store's one counter, handed out when a look starts and when its result is applied.
@@ -42,16 +44,24 @@ impl Outcome {
     }
 }
 
-/// A picture as the gateway describes it. Its three texts share one allocation: there may be a million of these in memory.
+/// A picture as the gateway describes it.
+///
+/// There may be a million of these in memory, and each is answered with far more often than it is made. So its texts share one
+/// allocation, in the form in which they are answered: behind the id as it is, the inside of the gateway's `results`, from the
+/// URL to the type.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PictureRecord", into = "PictureRecord")]
 pub struct Picture {
-    /// url, id and kind, one behind the other
     text: Box<str>,
-    url_len: u32,
     id_len: u32,
+    /// of the URL as JSON
+    url_len: u32,
     expires_at: Option<Timestamp>,
 }
+
+/// What stands between the texts of [`Picture::results`].
+const BEFORE_ID: &str = "\",\"id\":\"";
+const BEFORE_KIND: &str = "\",\"type\":\"";
 
 impl Picture {
     /// A picture with its signed URL, WhatsApp's id of it, and the gateway's `type`.
@@ -59,31 +69,46 @@ impl Picture {
     /// Any of them may be empty: newsletters may have no URL. The expiry is read from the URL here.
     #[must_use]
     pub fn new(url: &str, id: &str, kind: &str) -> Self {
-        let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        let length = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let mut text = String::with_capacity(2 * id.len() + url.len() + 80);
+        text.push_str(id);
+        go_json::escape(&mut text, url);
+        let url_len = text.len() - id.len();
+        text.push_str(BEFORE_ID);
+        go_json::escape(&mut text, id);
+        text.push_str(BEFORE_KIND);
+        go_json::escape(&mut text, kind);
         Self {
-            text: [url, id, kind].concat().into_boxed_str(),
-            url_len: length(url),
-            id_len: length(id),
+            text: text.into_boxed_str(),
+            id_len: length(id.len()),
+            url_len: length(url_len),
             expires_at: signed_until(url),
         }
     }
 
     /// The signed URL. A secret of sorts: whoever has it can fetch the picture until it expires.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.text[..self.url_len as usize]
+    pub fn url(&self) -> Cow<'_, str> {
+        go_json::unescape(&self.results()[..self.url_len as usize])
     }
 
     /// WhatsApp's picture id: the same for preview and full picture, another one whenever the picture changes.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.text[self.url_len as usize..][..self.id_len as usize]
+        &self.text[..self.id_len as usize]
     }
 
     /// The gateway's `type`: `image` or `preview`.
     #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.text[self.url_len as usize + self.id_len as usize..]
+    pub fn kind(&self) -> Cow<'_, str> {
+        let behind_url = &self.results()[self.url_len as usize..];
+        go_json::unescape(behind_url.rsplit_once(BEFORE_KIND).map_or("", |(_, kind)| kind))
+    }
+
+    /// The inside of the gateway's `results`, between `{"url":"` and `"}`, escaped as the gateway does.
+    #[must_use]
+    pub fn results(&self) -> &str {
+        &self.text[self.id_len as usize..]
     }
 
     /// When the image host stops honouring the URL: its `oe`. `None` when it names none that can be read.
@@ -116,7 +141,7 @@ impl From<PictureRecord> for Picture {
 
 impl From<Picture> for PictureRecord {
     fn from(picture: Picture) -> Self {
-        Self(picture.url().to_owned(), picture.id().to_owned(), picture.kind().to_owned())
+        Self(picture.url().into_owned(), picture.id().to_owned(), picture.kind().into_owned())
     }
 }
 
@@ -333,13 +358,22 @@ mod tests {
     #[test]
     fn a_picture_keeps_its_texts_apart() {
         let picture = Picture::new("https://h/p?oe=620AA726", "1635239861", "image");
-        assert_eq!((picture.url(), picture.id(), picture.kind()), ("https://h/p?oe=620AA726", "1635239861", "image"));
+        assert_eq!(
+            (&*picture.url(), picture.id(), &*picture.kind()),
+            ("https://h/p?oe=620AA726", "1635239861", "image")
+        );
         assert_eq!(picture.expires_at(), Some(EXPIRY));
         assert!(!format!("{picture:?}").contains("https"));
         assert_eq!(Outcome::Present(Picture::new("u", "", "image")).id(), None);
     }
 
     proptest! {
+        #[test]
+        fn the_texts_of_a_picture_are_given_back(url in ".*", id in ".*", kind in ".*") {
+            let picture = Picture::new(&url, &id, &kind);
+            prop_assert_eq!((picture.url().into_owned(), picture.id(), picture.kind().into_owned()), (url, &*id, kind));
+        }
+
         #[test]
         fn no_url_panics(url in ".*") {
             let _ = signed_until(&url);

@@ -104,10 +104,7 @@ fn claim(last: &AtomicI64, now: Timestamp, grain: Duration) -> bool {
 fn tag(outcome: &Outcome) -> u64 {
     let mut hasher = Sha256::new();
     if let Outcome::Present(picture) = outcome {
-        for text in [picture.url(), picture.id(), picture.kind()] {
-            hasher.update((text.len() as u64).to_be_bytes());
-            hasher.update(text);
-        }
+        hasher.update(picture.results());
     }
     let digest = hasher.finalize();
     u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has more than eight bytes"))

@@ -124,7 +124,7 @@ pub struct Allowance {
     pub per: Duration,
 }
 
-/// One lookup in `one_in` is answered so, whoever it is about.
+/// One lookup in `one_in` is answered so, whoever it is about, unless they are spared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// How rare it is.

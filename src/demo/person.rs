@@ -22,6 +22,8 @@ pub(super) struct Person {
     shape: Option<Shape>,
     /// A number of one's own, from the address.
     pub(super) seed: u64,
+    /// What goes wrong by chance goes wrong with others.
+    pub(super) lucky: bool,
     pub(super) everyone: Scope,
     pub(super) devices: HashMap<Device, Scope>,
 }
@@ -54,6 +56,7 @@ impl Person {
             address: Address::Usual,
             shape: None,
             seed,
+            lucky: false,
             everyone: Scope::default(),
             devices: HashMap::new(),
         }
@@ -205,6 +208,12 @@ impl PersonHandle {
     /// Writes signed addresses in this shape.
     pub fn shape(&self, shape: Shape) -> Self {
         self.person(|person| person.shape = Some(shape));
+        self.clone()
+    }
+
+    /// Is spared what goes wrong by chance ([`super::Options::troubles`]).
+    pub fn spared_trouble(&self) -> Self {
+        self.person(|person| person.lucky = true);
         self.clone()
     }
 

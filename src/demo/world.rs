@@ -260,7 +260,8 @@ impl State {
         if !self.may_ask(&device, world.clock.elapsed()) {
             return Reply::RateLimited;
         }
-        for trouble in &world.options.troubles {
+        let lucky = self.people.get(&jid).is_some_and(|person| person.lucky);
+        for trouble in world.options.troubles.iter().filter(|_| !lucky) {
             if self.dice.u32(0..trouble.one_in.max(1)) == 0 {
                 return trouble.reply.clone();
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use avatar_proxy::clock::Timestamp;
 use avatar_proxy::demo::people::{CHANNEL, PRESENT, RESTLESS, SLOW, WITHOUT_PICTURE};
-use avatar_proxy::demo::{Address, Options, Population, Shape};
+use avatar_proxy::demo::{Address, Options, Population, Reply, Shape, Trouble};
 use avatar_proxy::outcome::signed_until;
 
 use super::{NOW, World};
@@ -71,6 +71,18 @@ async fn addresses_come_in_every_kind_that_is_asked_for() {
     let url = world.avatar("phone=1&is_preview=1").await.url();
     assert!(url.contains("/s96x96/") && url.contains("_n.jpg?oe="), "{url}");
     assert_eq!(world.get(&url).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_people_whom_the_documentation_names_are_spared_what_goes_wrong_by_chance() {
+    let always = vec![Trouble { one_in: 1, reply: Reply::RateLimited }];
+    let options = Options { latency: Duration::ZERO..=Duration::ZERO, troubles: always, ..Options::demo(7) };
+    let world = World::new(options).await;
+    let people = Population::generate(7, 12);
+    people.settle(&world.gateway);
+    assert_eq!(world.avatar(&format!("phone={PRESENT}")).await.status, 200);
+    let other = people.people()[9].jid;
+    assert!(world.avatar(&format!("phone={other}")).await.text().contains("rate-overlimit"));
 }
 
 #[tokio::test]

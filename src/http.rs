@@ -1,6 +1,6 @@
 //! The edge: connections, routes, and the pipeline that every request goes through.
 //!
-//! One readable function, [`Edge::answer`], in this order: a preflight is answered, the name we are called by is checked, open
+//! One readable function, `Edge::answer`, in this order: a preflight is answered, the name we are called by is checked, open
 //! routes are answered, credentials are checked, and then the route does its work. Only `reply.rs` knows statuses.
 
 use std::convert::Infallible;

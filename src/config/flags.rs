@@ -116,7 +116,7 @@ const FLAGS: &[Flag] = &[
         demo_default: Is("127.0.0.1:8080"),
         heading: Listening,
         help: "Where to answer: an IP address or `localhost`, and a port; port 0 takes a free one. `0.0.0.0:8080` and \
-               `[::]:8080` are every interface. Elsewhere than on loopback it needs --auth or --allow-anonymous",
+               `[::]:8080` are every interface. Anything but loopback needs --auth or --allow-anonymous",
     },
     Flag {
         name: "--auth",
@@ -124,7 +124,8 @@ const FLAGS: &[Flag] = &[
         default: Unset,
         demo_default: Unset,
         heading: Listening,
-        help: "Who may ask: one or more user:password, separated by commas. A password may contain colons, but no comma",
+        help: "The user and password that clients must show (HTTP Basic); several are separated by commas. A password may \
+               contain colons, but no comma. Unset, whoever reaches --listen may ask",
     },
     Flag {
         name: "--allow-anonymous",
@@ -132,7 +133,8 @@ const FLAGS: &[Flag] = &[
         default: Is("false"),
         demo_default: Is("false"),
         heading: Listening,
-        help: "Without --auth, let anybody ask who reaches --listen. Has no effect beside --auth",
+        help: "Start without --auth even where that lets other machines, or whoever does not know the gateway's password, \
+               use the account. Has no effect beside --auth",
     },
     Flag {
         name: "--default-device",
@@ -140,8 +142,8 @@ const FLAGS: &[Flag] = &[
         default: Unset,
         demo_default: Unset,
         heading: Listening,
-        help: "The gateway's device meant by a request that names none; at most 256 bytes. Unset leaves the choice to the \
-               gateway",
+        help: "The gateway's device (WhatsApp account) meant by a request that names none; at most 256 bytes. Unset leaves \
+               the choice to the gateway",
     },
     Flag {
         name: "--cors-origin",
@@ -174,7 +176,7 @@ const FLAGS: &[Flag] = &[
         default: Is("20s"),
         demo_default: Is("20s"),
         heading: Gateway,
-        help: "The longest one lookup may take",
+        help: "The longest one lookup may take at the gateway, a retry included",
     },
     Flag {
         name: "--gateway-only",
@@ -190,7 +192,7 @@ const FLAGS: &[Flag] = &[
         default: Is("1/s"),
         demo_default: Is("20/s"),
         heading: Budget,
-        help: "How often the gateway is asked at most, for each device, over all replicas",
+        help: "How many lookups may start in a second, minute or hour, for each device; background looks and retries count",
     },
     Flag {
         name: "--gateway-burst",
@@ -198,7 +200,7 @@ const FLAGS: &[Flag] = &[
         default: Is("20"),
         demo_default: Is("40"),
         heading: Budget,
-        help: "How many lookups may start at once after a quiet time, for each device",
+        help: "How many lookups may start at once after a quiet time, for each device; at the start of the program none",
     },
     Flag {
         name: "--gateway-concurrency",
@@ -222,7 +224,8 @@ const FLAGS: &[Flag] = &[
         default: Is("10s"),
         demo_default: Is("10s"),
         heading: Budget,
-        help: "How long a client waits for the budget before it is answered 429; 0s answers at once",
+        help: "How long a client's lookup may wait for the budget; one that would wait longer is answered 429 at once. 0s \
+               never waits",
     },
     Flag {
         name: "--refresh-ahead",
@@ -230,7 +233,7 @@ const FLAGS: &[Flag] = &[
         default: Is("0.2"),
         demo_default: Is("0.2"),
         heading: Freshness,
-        help: "Look again when this share of a URL's lifetime is left: 0.2 is the last fifth, 0 only once it is over",
+        help: "Look again when this share of a URL's lifetime is left: 0.2 is the last fifth, 0 the last 3 s",
     },
     Flag {
         name: "--recheck-interval",
@@ -238,7 +241,7 @@ const FLAGS: &[Flag] = &[
         default: Is("6h"),
         demo_default: Is("30s"),
         heading: Freshness,
-        help: "How old the last look at a warm person may get. At 1/s and 6h the budget covers 21600 people",
+        help: "How old the last look at a warm person may get, if the budget allows. At 1/s and 6h it covers 21600 people",
     },
     Flag {
         name: "--warm-for",
@@ -254,7 +257,7 @@ const FLAGS: &[Flag] = &[
         default: Is("180d"),
         demo_default: Is("180d"),
         heading: Freshness,
-        help: "How long after the last request everything known about a person is dropped; at least --warm-for",
+        help: "How long after the last request a person's answers and state are dropped. A longer --warm-for is cut to this",
     },
     Flag {
         name: "--fallback-ttl",
@@ -294,7 +297,7 @@ const FLAGS: &[Flag] = &[
         default: Is("60s"),
         demo_default: Is("5s"),
         heading: Freshness,
-        help: "A picture counts as gone when a second look, this much later, does not find it either",
+        help: "A picture counts as gone when a second look, at least this much later, does not find it either",
     },
     Flag {
         name: "--store",
@@ -302,7 +305,7 @@ const FLAGS: &[Flag] = &[
         default: Is("sqlite:avatar-proxy.db"),
         demo_default: Elsewhere,
         heading: Store,
-        help: "Where answers and changes are kept: a SQLite file, made if there is none",
+        help: "Where answers and changes are kept: a SQLite file, made if there is none, in a directory that exists",
     },
     Flag {
         name: "--memory-limit",
@@ -310,7 +313,7 @@ const FLAGS: &[Flag] = &[
         default: Is("256MiB"),
         demo_default: Is("256MiB"),
         heading: Store,
-        help: "How much the in-memory cache may hold",
+        help: "How much the in-memory cache may hold; the rest is read from the store",
     },
     Flag {
         name: "--log-format",

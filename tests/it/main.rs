@@ -2,7 +2,9 @@
 
 mod config;
 mod demo;
+mod floors;
 mod gateway;
+mod life;
 mod lookup;
 mod store;
 mod support;

@@ -2,6 +2,8 @@
 
 mod config;
 mod demo;
+mod docs;
+mod e2e;
 mod floors;
 mod gateway;
 mod life;

@@ -219,9 +219,7 @@ impl Edge {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
         let mut reply = self.answer(&request, route, &facts).await;
-        if let Some(origin) = facts.origin {
-            self.cors.expose(origin, reply.headers_mut());
-        }
+        self.cors.expose(&facts, reply.headers_mut());
         self.requests.count(route, reply.status());
         reply
     }

@@ -2,7 +2,11 @@
 
 mod config;
 mod demo;
+mod edge;
+mod failures;
 mod gateway;
+mod logs;
 mod lookup;
+mod native;
 mod store;
 mod support;

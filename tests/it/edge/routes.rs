@@ -1,5 +1,7 @@
 //! Addresses and methods.
 
+use std::time::Duration;
+
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -80,5 +82,25 @@ async fn a_client_that_hangs_up_half_way_costs_nobody_anything() {
     drop(hold);
     assert_eq!(app.avatar("999001").await.picture_id(), "17");
     assert_eq!(ada.lookups(), 1, "the look it began is used");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_is_closed_in_the_end() {
+    let world = World::new().await;
+    let app = world.start().await;
+    let address = app.app().address();
+    let mut waiting = vec![];
+    for bytes in ["", "PRI * HTTP/2.0\r\n", "GET /health HTTP/1.1\r\nHost: loc"] {
+        waiting.push(tokio::spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let closed = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut vec![])).await;
+            assert!(closed.is_ok(), "{bytes:?} keeps a connection");
+        }));
+    }
+    for waiting in waiting {
+        waiting.await.unwrap();
+    }
     app.stop().await;
 }

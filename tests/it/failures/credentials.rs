@@ -58,6 +58,26 @@ async fn a_probe_that_is_refused_is_not_repeated_for_another_while() {
 }
 
 #[tokio::test]
+async fn readiness_returns_when_a_probe_is_due_because_only_a_client_can_bring_one() {
+    let world = hand::world(Options { strangers: Reply::Unauthorized, ..Options::default() }).await;
+    let app = world.start().await;
+    app.avatar("999001").await.expect(502, "fwd=miss; detail=credentials");
+    assert_eq!(app.get("/ready").await.status, 503);
+    world.clock.advance(30 * SECOND);
+    assert_eq!(app.get("/ready").await.status, 200);
+
+    let probe = world.gateway.hold();
+    let client = (*app).clone();
+    let probing = tokio::spawn(async move { client.avatar("999001").await });
+    world.gateway.arrived(2).await;
+    assert_eq!(app.get("/ready").await.status, 503, "one probe is enough");
+    drop(probe);
+    probing.await.unwrap().expect(502, "fwd=miss; detail=credentials");
+    assert_eq!(app.get("/ready").await.status, 503);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_refusal_is_recognised_in_every_form() {
     let page = |status| Reply::Raw { status, content_type: "text/html".into(), body: "<h1>No</h1>".into() };
     let envelope = Reply::Envelope { status: 403, code: "FORBIDDEN".into(), message: "no".into() };

@@ -2,11 +2,24 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::app::World;
+use crate::support::app::{TestApp, World};
+
+/// Sends bytes; what comes back until the connection is closed.
+async fn raw(app: &TestApp, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(app.app().address()).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let mut answer = vec![];
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
 
 #[tokio::test]
 async fn letter_case_and_a_trailing_slash_do_not_matter_to_the_gateways_endpoint() {
@@ -56,16 +69,43 @@ async fn whatever_bytes_arrive_the_next_client_is_served() {
     let world = World::new().await;
     let app = world.start().await;
     let rubbish: Vec<u8> = (0..8192_u32).map(|index| u8::try_from(index * 31 % 251).unwrap()).collect();
-    for bytes in [&rubbish[..], b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET /user/avatar HTTP/9.9\r\n\r\n"] {
-        let mut stream = TcpStream::connect(app.app().address()).await.unwrap();
-        let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
-        let mut answer = vec![];
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&answer));
+    for bytes in [
+        &rubbish[..],
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET /user/avatar HTTP/9.9\r\n\r\n",
+        b"GET /user/avatar?phone=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /user/avatar?phone=999001 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Device-Id: \xff\r\n\r\n",
+        b"GET /user/avatar?phone=999001 HTTP/1.1\r\nHost: localhost\r\nX-Device-Id: a\0b\r\n\r\n",
+    ] {
+        let answer = raw(&app, bytes).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
     app.avatar("999001").await.expect(200, "fwd=miss");
     assert_eq!(world.gateway.lookups(), 1);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn old_and_new_and_roundabout_requests_are_understood() {
+    let world = World::new().await;
+    let app = world.start().await;
+    for request in [
+        "GET /user/avatar?phone=999001 HTTP/1.0\r\n\r\n",
+        "GET http://localhost/user/avatar?phone=999001 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /user/avatar?phone=999001 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Device-Id: caf\u{e9}\r\n\r\n",
+    ] {
+        let answer = raw(&app, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 OK\r\n"), "{request}: {answer}");
+    }
+    let devices: Vec<String> = world.gateway.log().iter().map(|lookup| lookup.device.as_str().to_owned()).collect();
+    assert_eq!(devices, ["", "caf\u{e9}"]);
+
+    let http2 = Pool::builder(TokioExecutor::new()).http2_only(true).build_http::<Empty<Bytes>>();
+    let url = format!("http://{}/user/avatar?phone=999001", app.app().address());
+    let answer = http2.get(url.parse().unwrap()).await.unwrap();
+    assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_2, 200));
+    drop(http2);
     app.stop().await;
 }
 

@@ -244,7 +244,7 @@ impl Avatars {
         self.0.budget.blocked(&key.subject.device)
     }
 
-    /// Whether the gateway answers the proxy at all: false while it refuses the proxy's own credentials.
+    /// Whether the gateway can be asked at all: false while it refuses the proxy's own credentials and is not to be probed.
     #[must_use]
     pub fn gateway_answers(&self) -> bool {
         !self.0.budget.gateway_refuses()

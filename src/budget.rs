@@ -260,10 +260,14 @@ impl Budget {
         self.0.lock().blocked(device, now)
     }
 
-    /// Whether the gateway refuses the proxy's own credentials.
+    /// Whether the gateway refuses the proxy's own credentials and is not to be probed yet.
+    ///
+    /// False as soon as a probe may start, because only a lookup can be one: a balancer that sends no lookups to whom is not
+    /// ready would keep a gateway that has long been mended out of use.
     #[must_use]
     pub fn gateway_refuses(&self) -> bool {
-        self.0.lock().gateway.is_some()
+        let now = self.0.clock.elapsed();
+        self.0.lock().gateway.as_ref().is_some_and(|hold| matches!(hold.ask(now), Held::Answer(..)))
     }
 
     /// When `device` last got a picture out of the gateway, in this process.

@@ -4,7 +4,7 @@
 //! routes are answered, credentials are checked, and then the route does its work. Only `reply.rs` knows statuses.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::avatars::Avatars;
 use crate::gateway::Credential;
@@ -55,7 +56,7 @@ const TARGET_MAX: usize = 8 * 1024;
 /// The longest request head (bytes): beyond it hyper answers 431.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// How long a client may take to send a request head.
+/// How long a client may take to send a request head, counted from the connection for the first one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long running requests may take to finish once the server stops.
@@ -194,17 +195,22 @@ impl Edge {
             let _ = stream.set_nodelay(true);
             let edge = edge.clone();
             edge.metrics.http_connections.inc();
+            let asked = CancellationToken::new();
             let service = service_fn({
-                let edge = edge.clone();
+                let (edge, asked) = (edge.clone(), asked.clone());
                 move |request| {
+                    asked.cancel();
                     let edge = edge.clone();
                     async move { Ok::<_, Infallible>(edge.respond(request).await) }
                 }
             });
             let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::trace!(%error, "a connection ended early");
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::trace!(%error, "a connection ended early");
+                    },
+                    () = stays_silent(&asked) => tracing::trace!("nothing was asked on a connection"),
                 }
                 edge.metrics.http_connections.dec();
             });
@@ -219,9 +225,7 @@ impl Edge {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
         let mut reply = self.answer(&request, route, &facts).await;
-        if let Some(origin) = facts.origin {
-            self.cors.expose(origin, reply.headers_mut());
-        }
+        self.cors.expose(&facts, reply.headers_mut());
         self.requests.count(route, reply.status());
         reply
     }
@@ -304,6 +308,14 @@ impl Edge {
     /// Whether it can answer: the store does, and the gateway does not refuse the proxy itself.
     fn is_ready(&self) -> bool {
         self.metrics.store_up.get() == 1 && self.avatars.gateway_answers()
+    }
+}
+
+/// Ends when nothing has been asked on a connection for too long. hyper's own limit does not begin before it knows which HTTP
+/// is spoken.
+async fn stays_silent(asked: &CancellationToken) {
+    if tokio::time::timeout(HEAD_TIMEOUT, asked.cancelled()).await.is_ok() {
+        pending::<()>().await;
     }
 }
 

@@ -50,7 +50,8 @@ impl Endings {
         let wait = match failure.class {
             Class::Request => REQUEST_REST,
             Class::Passing | Class::Nonsense | Class::Late => {
-                self.rests.get(key).map_or(FIRST_REST, |last| last.wait.saturating_mul(2).min(LONGEST_REST))
+                let last = self.rests.get(key).filter(|last| last.failure.class != Class::Request);
+                last.map_or(FIRST_REST, |last| last.wait.saturating_mul(2).min(LONGEST_REST))
             }
             Class::RateLimited | Class::Device | Class::Credentials => return Duration::ZERO,
         };
@@ -94,6 +95,7 @@ mod tests {
         endings.succeeded(&key);
         assert_eq!(endings.failed(&key, &failure(Class::Late)).as_secs(), 2);
         assert_eq!(endings.failed(&key, &failure(Class::Request)).as_secs(), 60);
+        assert_eq!(endings.failed(&key, &failure(Class::Passing)).as_secs(), 2, "a wrong request is another trouble");
         assert_eq!(endings.failed(&key, &failure(Class::Device)), Duration::ZERO);
     }
 }

@@ -17,18 +17,20 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
 const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Cache-Status, ETag, Retry-After");
 
 /// The origins whose pages may read answers.
-pub(super) struct Cors {
-    /// empty: all
-    origins: Vec<HeaderValue>,
+pub(super) enum Cors {
+    /// All.
+    Everybody,
+    /// These, and none if there are none.
+    Listed(Vec<HeaderValue>),
 }
 
 impl Cors {
     /// `*` among the origins means all.
     pub(super) fn new(origins: &[String]) -> Self {
         if origins.iter().any(|origin| origin == "*") {
-            return Self { origins: Vec::new() };
+            return Self::Everybody;
         }
-        Self { origins: origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect() }
+        Self::Listed(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect())
     }
 
     /// The answer to a preflight, if that is what the request is.
@@ -45,23 +47,31 @@ impl Cors {
     }
 
     /// Lets the page that asked read the answer, if it may.
-    pub(super) fn expose(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
-        if self.allow(origin, answer) {
+    pub(super) fn expose(&self, facts: &Facts<'_>, answer: &mut HeaderMap) {
+        if matches!(self, Self::Listed(listed) if !listed.is_empty()) {
+            // Also where no page asked: no cache may hand that answer to one.
+            answer.append(VARY, HeaderValue::from_static("Origin"));
+        }
+        if let Some(origin) = facts.origin
+            && self.allow(origin, answer)
+        {
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
 
     fn allow(&self, origin: &HeaderValue, answer: &mut HeaderMap) -> bool {
-        if self.origins.is_empty() {
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            return true;
+        let allowed = match self {
+            Self::Everybody => Some(HeaderValue::from_static("*")),
+            Self::Listed(listed) => listed
+                .iter()
+                .any(|known| known.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+                .then(|| origin.clone()),
+        };
+        let is_allowed = allowed.is_some();
+        if let Some(allowed) = allowed {
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         }
-        answer.append(VARY, HeaderValue::from_static("Origin"));
-        let allowed = self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin.as_bytes()));
-        if allowed {
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        }
-        allowed
+        is_allowed
     }
 }
 
@@ -84,6 +94,7 @@ mod tests {
         assert_eq!(preflight(&["*"], "https://a.example").as_deref(), Some("*"));
         assert_eq!(preflight(&["https://a.example"], "https://A.example").as_deref(), Some("https://A.example"));
         assert_eq!(preflight(&["https://a.example"], "https://b.example"), None);
+        assert_eq!(preflight(&[], "https://a.example"), None);
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Guard {
         if !self.local_only {
             return true;
         }
-        let host = uri.host().or_else(|| facts.host.and_then(|host| host.to_str().ok()));
+        // A name that is not even text is nobody's.
+        let host = uri.host().or_else(|| facts.host.map(|host| host.to_str().unwrap_or_default()));
         host.is_none_or(is_loopback_name)
     }
 }
@@ -105,6 +106,21 @@ mod tests {
         }
         assert!(!guard().admits(&Facts::default()));
         assert!(Guard::new(&[], false).admits(&Facts::default()));
+    }
+
+    #[test]
+    fn a_host_must_be_known_wherever_it_stands() {
+        let knows = |uri: &'static str, host: &[u8]| {
+            let host = http::HeaderValue::from_bytes(host).unwrap();
+            guard().knows_host(&Uri::from_static(uri), &Facts { host: Some(&host), ..Facts::default() })
+        };
+        assert!(knows("/", b"localhost:80") && knows("http://127.0.0.1/", b"localhost"));
+        assert!(
+            !knows("/", b"evil.example")
+                && !knows("/", b"localhost\xff")
+                && !knows("http://evil.example/", b"localhost")
+        );
+        assert!(guard().knows_host(&Uri::from_static("/"), &Facts::default()), "HTTP/1.0 has no hosts");
     }
 
     #[test]

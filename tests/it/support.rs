@@ -4,4 +4,5 @@
 pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod eventually;
+pub(crate) mod hand;
 pub(crate) mod process;

@@ -90,6 +90,16 @@ impl Answer {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// The envelope's `message`.
+    pub(crate) fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// `Retry-After` (s); 0 when there is none.
+    pub(crate) fn retry_after(&self) -> u64 {
+        self.header("retry-after").parse().unwrap_or_default()
+    }
+
     /// `results.id`; empty when there is none.
     pub(crate) fn picture_id(&self) -> String {
         self.json()["results"]["id"].as_str().unwrap_or_default().to_owned()

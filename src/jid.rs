@@ -78,20 +78,20 @@ pub struct Jid {
     server: Server,
 }
 
-/// Why a text is not an address. The message is written for the client who sent it, in the gateway's manner.
+/// Why a text is not an address. The message is what follows the parameter's name, in the gateway's manner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JidError {
     /// Nothing was given. The gateway's own words.
-    #[error("phone: cannot be blank.")]
+    #[error("cannot be blank.")]
     Blank,
     /// Nobody can have a name of that length.
-    #[error("phone: is longer than any WhatsApp address.")]
+    #[error("is longer than any WhatsApp address.")]
     TooLong,
     /// The part behind the `@`.
-    #[error("phone: the part behind @ must be s.whatsapp.net, g.us, lid, newsletter, bot, broadcast or c.us.")]
+    #[error("the part behind @ must be s.whatsapp.net, g.us, lid, newsletter, bot, broadcast or c.us.")]
     Server,
     /// The part before the `@`.
-    #[error("phone: must be digits, with an optional leading + and an optional @server.")]
+    #[error("must be digits, with an optional leading + and an optional @server.")]
     User,
 }
 

@@ -29,7 +29,7 @@
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,6 +94,13 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Prints a line for a person. Whoever closes our standard output does not end the service.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($text)*);
+    }};
+}
+
 /// Does what the command line says, until it is done or a signal (SIGINT, SIGTERM) ends it.
 ///
 /// # Errors
@@ -111,8 +118,8 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Gateway(simulated) => {
             let listener = listen(simulated.listen).await?;
             let address = listener.local_addr()?;
-            println!("A simulated gateway listens on http://{address}");
-            println!("  curl 'http://{address}/user/avatar?phone={}'", demo::people::PRESENT);
+            say!("A simulated gateway listens on http://{address}");
+            say!("  curl 'http://{address}/user/avatar?phone={}'", demo::people::PRESENT);
             let options = demo::Options::demo(fastrand::u64(..));
             let people = demo::Population::generate(options.seed, DEMO_PEOPLE);
             demo::run(listener, options, &people, Clock::system(), stop.cancelled_owned()).await?;
@@ -133,12 +140,12 @@ async fn run_demo(demo: config::Demo, stop: CancellationToken) -> Result<(), Err
     let url = gateway.url().parse().map_err(io::Error::other)?;
     let app = App::start(demo.against(url), Clock::system(), stop).await?;
     let base = format!("http://{}", app.address());
-    println!("avatar-proxy listens on {base}, in front of a simulated gateway on {}", gateway.url());
-    println!("Try, and try again within some seconds (the first answer comes from the gateway, the next from memory):");
-    println!("  curl -i '{base}/user/avatar?phone={}'", demo::people::PRESENT);
-    println!("  curl -i '{base}/user/avatar?phone={}'     # has no picture", demo::people::WITHOUT_PICTURE);
-    println!("  curl -i '{base}/avatars/{}'               # slow: the gateway takes seconds", demo::people::SLOW);
-    println!("Figures: curl {base}/metrics      Stop: Ctrl-C");
+    say!("avatar-proxy listens on {base}, in front of a simulated gateway on {}", gateway.url());
+    say!("Try, and try again within some seconds (the first answer comes from the gateway, the next from memory):");
+    say!("  curl -i '{base}/user/avatar?phone={}'", demo::people::PRESENT);
+    say!("  curl -i '{base}/user/avatar?phone={}'     # has no picture", demo::people::WITHOUT_PICTURE);
+    say!("  curl -i '{base}/avatars/{}'               # slow: the gateway takes seconds", demo::people::SLOW);
+    say!("Figures: curl {base}/metrics      Stop: Ctrl-C");
     app.finish().await;
     gateway.drain(Duration::from_secs(1)).await;
     Ok(())

@@ -18,7 +18,7 @@ impl Invalid {
 /// The parameters of a query string, decoded; each that is known at most once.
 #[derive(Debug, Default)]
 pub(super) struct Parameters<'a> {
-    pub(super) phone: Option<Cow<'a, str>>,
+    pub(super) jid: Option<Cow<'a, str>>,
     pub(super) preview: Option<Cow<'a, str>>,
     pub(super) community: Option<Cow<'a, str>>,
     pub(super) device: Option<Cow<'a, str>>,
@@ -27,17 +27,19 @@ pub(super) struct Parameters<'a> {
 /// The names that a route gives to its parameters.
 #[derive(Clone, Copy)]
 pub(super) struct Names {
-    phone: Option<&'static str>,
+    jid: &'static str,
+    /// whether `jid` stands in the path, and a parameter of that name means nothing
+    in_path: bool,
     preview: &'static str,
     community: &'static str,
 }
 
 /// As the gateway names them.
 pub(super) const GATEWAY_NAMES: Names =
-    Names { phone: Some("phone"), preview: "is_preview", community: "is_community" };
+    Names { jid: "phone", in_path: false, preview: "is_preview", community: "is_community" };
 
 /// As the native API names them; whose avatar it is stands in the path.
-pub(super) const NATIVE_NAMES: Names = Names { phone: None, preview: "preview", community: "community" };
+pub(super) const NATIVE_NAMES: Names = Names { jid: "jid", in_path: true, preview: "preview", community: "community" };
 
 impl<'a> Parameters<'a> {
     /// Reads `application/x-www-form-urlencoded`. Parameters that are not known are passed over, as the gateway does.
@@ -48,7 +50,7 @@ impl<'a> Parameters<'a> {
             let name = decode(name, true).ok_or_else(|| Invalid("the query is not valid percent-encoding.".into()))?;
             let place = match &*name {
                 "device_id" => &mut read.device,
-                name if Some(name) == names.phone => &mut read.phone,
+                name if name == names.jid && !names.in_path => &mut read.jid,
                 name if name == names.preview => &mut read.preview,
                 name if name == names.community => &mut read.community,
                 _ => continue,
@@ -69,8 +71,8 @@ impl<'a> Parameters<'a> {
         facts: &Facts<'_>,
         default: &Device,
     ) -> Result<Key, Invalid> {
-        let text = jid.or(self.phone.as_deref()).unwrap_or_default();
-        let jid = Jid::parse(text).map_err(|error| Invalid(Cow::Owned(error.to_string())))?;
+        let text = jid.or(self.jid.as_deref()).unwrap_or_default();
+        let jid = Jid::parse(text).map_err(|error| Invalid::of(names.jid, &error.to_string()))?;
         let preview = boolean(names.preview, self.preview.as_deref())?;
         let community = boolean(names.community, self.community.as_deref())?;
         let device = self.device(facts)?;

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -123,6 +123,22 @@ impl Figures {
             self.lookups.with_label_values(&[met]).inc();
             self.seconds.with_label_values(&[met]).observe(seconds);
         }
+    }
+}
+
+/// Counts a client while it waits, also one that hangs up.
+struct Waiting<'a>(&'a IntGauge);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a IntGauge) -> Self {
+        waiting.inc();
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -316,6 +332,7 @@ impl Avatars {
             Source::Looked { stale: true } => Why::Stale,
             Source::Looked { stale: false } | Source::Kept => Why::Miss,
         };
+        let _waiting = Waiting::new(&self.0.metrics.lookups_waiting);
         let mut tries = 0;
         let unmet = loop {
             tries += 1;

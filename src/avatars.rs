@@ -169,8 +169,13 @@ struct Need {
 }
 
 impl Need {
+    fn of(ask: Ask, now: Timestamp) -> Self {
+        Self { not_before: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
+    }
+
     fn is_met_by(self, entry: &Entry, now: Timestamp) -> bool {
-        entry.freshness(now) != Freshness::Dead && self.not_before.is_none_or(|instant| entry.checked_at >= instant)
+        let since = |instant| entry.checked_at >= instant && !entry.is_from_later(now);
+        entry.freshness(now) != Freshness::Dead && self.not_before.is_none_or(since)
     }
 }
 
@@ -222,11 +227,10 @@ impl Avatars {
         let held = self.0.memory.get(key).filter(|slot| slot.entry.freshness(now) != Freshness::Dead);
         if let Some(slot) = &held {
             self.touched(key, slot, now);
-            if !ask.no_cache || ask.only_if_cached {
-                return Ok(Found { slot: slot.clone(), met: Met::Memory });
-            }
-            if slot.entry.age(now) < RECENT {
-                return Ok(Found { slot: slot.clone(), met: Met::Recent });
+            let need = Need::of(ask, now);
+            if need.is_met_by(&slot.entry, now) {
+                let met = if need.not_before.is_some() { Met::Recent } else { Met::Memory };
+                return Ok(Found { slot: slot.clone(), met });
             }
         }
         if ask.only_if_cached {
@@ -293,7 +297,7 @@ impl Avatars {
         if slot.touch(now, self.0.touches.grain()) {
             self.0.touches.add(key, now, slot.entry.due_at);
         }
-        if slot.entry.freshness(now) == Freshness::Due && now.since(slot.entry.due_at) >= OVERDUE {
+        if now.since(slot.entry.due_at) >= OVERDUE || slot.entry.is_from_later(now) {
             self.refresh_overdue(key, slot, now);
         }
     }
@@ -324,7 +328,7 @@ impl Avatars {
     }
 
     async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
-        let need = Need { not_before: ask.no_cache.then(|| now - RECENT) };
+        let need = Need::of(ask, now);
         let patience = self.0.budget.config().max_wait.max(START_GRACE);
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {

@@ -242,19 +242,30 @@ impl Avatars {
     /// Looks a key up again in the background; a look that ended after `since` suffices.
     pub async fn refresh(&self, key: &Key, priority: Priority, since: Timestamp) -> Refreshed {
         let need = Need { not_before: Some(since) };
-        let (seat, _) = self.board(key, priority, need, false);
-        // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
-        let wait = tokio::select! {
-            wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
-            () = self.0.stop.cancelled() => Wait::NotStarted,
-        };
-        match wait {
-            Wait::Ended(Ending::Done(..)) => Refreshed::Done,
-            Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
-                Refreshed::PutOff(retry_after, failure.class.as_str())
-            }
-            Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
-            Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (seat, _) = self.board(key, priority, need, false);
+            // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
+            let wait = tokio::select! {
+                wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
+                () = self.0.stop.cancelled() => Wait::NotStarted,
+            };
+            return match wait {
+                // A flight that was under way may have been content with what the store held.
+                Wait::Ended(Ending::Done(slot, Source::Kept)) if !need.is_met_by(&slot.entry, self.0.clock.now()) => {
+                    if tries < TRIES_MAX {
+                        continue;
+                    }
+                    Refreshed::PutOff(Duration::ZERO, "abandoned")
+                }
+                Wait::Ended(Ending::Done(..)) => Refreshed::Done,
+                Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
+                    Refreshed::PutOff(retry_after, failure.class.as_str())
+                }
+                Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
+                Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+            };
         }
     }
 

@@ -260,7 +260,8 @@ impl Refresh {
             for subject in &gone {
                 inner.avatars.forget(subject);
             }
-            if gone.len() < FORGET_BATCH || inner.stop.is_cancelled() {
+            // Keys are counted in a batch and subjects come back: fewer of them do not mean that it was the last.
+            if gone.is_empty() || inner.stop.is_cancelled() {
                 break;
             }
         }

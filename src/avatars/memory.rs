@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::change::State;
 use crate::clock::{Clock, Timestamp};
-use crate::entry::Entry;
+use crate::entry::{Entry, Freshness};
 use crate::jid::{Key, Subject, Variant};
 use crate::outcome::Outcome;
 
@@ -147,6 +148,20 @@ impl Memory {
 
     pub(super) fn insert(&self, key: &Key, slot: Arc<Slot>) {
         self.cache.insert(self.digest(key), slot);
+    }
+
+    /// Takes in what was read from the store, unless something from a later look that lives at `now` came in meanwhile; returns
+    /// what is held then.
+    pub(super) fn adopt(&self, key: &Key, slot: Arc<Slot>, now: Timestamp) -> Arc<Slot> {
+        let is_better = |held: &Entry| held.start() > slot.entry.start() && held.freshness(now) != Freshness::Dead;
+        let result = self.cache.entry(self.digest(key)).and_compute_with(|held| match held {
+            Some(held) if is_better(&held.value().entry) => Op::Nop,
+            _ => Op::Put(slot.clone()),
+        });
+        match result {
+            CompResult::Unchanged(held) => held.into_value(),
+            _ => slot,
+        }
     }
 
     /// Forgets every answer about a subject but the one named.

@@ -357,7 +357,7 @@ impl Avatars {
                 Wait::Ended(Ending::Done(slot, source)) => {
                     let now = self.0.clock.now();
                     // Whoever boarded a flight that was content with less than is needed here flies again.
-                    if !need.is_met_by(&slot.entry, now) && tries < TRIES_MAX {
+                    if source == Source::Kept && !need.is_met_by(&slot.entry, now) && tries < TRIES_MAX {
                         continue;
                     }
                     if slot.entry.freshness(now) == Freshness::Dead {

@@ -159,8 +159,9 @@ impl Refresh {
             }
             let rest = self.tick().await;
             tokio::select! {
-                // Real time: the loop also serves a manual clock, which nobody may be moving.
+                // Real time, too: the loop also serves a manual clock, which nobody may be moving.
                 () = tokio::time::sleep(rest) => {}
+                () = inner.clock.sleep(rest) => {}
                 () = inner.stop.cancelled() => {}
             }
         }

@@ -31,9 +31,11 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// How many background looks may be under way or waiting, over all devices and for one.
+/// How many background looks may be under way or waiting, over all devices and for one; and how many there may be for one when
+/// a recheck joins them, so that what is about to expire finds a place however much there is to recheck.
 const RUNNING_MAX: usize = 256;
 const RUNNING_PER_DEVICE: usize = 32;
+const RUNNING_FOR_RECHECKS: usize = 16;
 
 /// How long a taken key is not taken again: longer than any look.
 const LEASE: Duration = Duration::from_secs(180);
@@ -191,7 +193,9 @@ impl Refresh {
             match plan(&due, now, blocked, &inner.config, fastrand::f64()) {
                 Step::Rest => put_off.push((due.key, None)),
                 Step::PutOff(at) => put_off.push((due.key, Some(at))),
-                Step::Look(priority) if self.may_run(&due.key.subject.device) => self.look(due.key, priority, now),
+                Step::Look(priority) if self.may_run(&due.key.subject.device, priority) => {
+                    self.look(due.key, priority, now);
+                }
                 Step::Look(_) => put_off.push((due.key, Some(now + CROWDED.mul_f64(1.0 + fastrand::f64())))),
             }
         }
@@ -204,10 +208,11 @@ impl Refresh {
         next.map_or(PACE, |next| next.since(inner.clock.now()).clamp(PACE_MIN, PACE))
     }
 
-    fn may_run(&self, device: &Device) -> bool {
+    fn may_run(&self, device: &Device, priority: Priority) -> bool {
+        let most = if priority == Priority::Recheck { RUNNING_FOR_RECHECKS } else { RUNNING_PER_DEVICE };
         let mut counts = self.0.per_device.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(device.clone()).or_default();
-        let may = *count < RUNNING_PER_DEVICE;
+        let may = *count < most;
         *count += usize::from(may);
         may
     }

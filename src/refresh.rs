@@ -56,6 +56,9 @@ const CROWDED: Duration = Duration::from_secs(5);
 /// A look that failed is not made again before this.
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
 
+/// How long a second look at a negative outcome is tried for somebody nobody asks for.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
+
 /// How many keys are forgotten in one write.
 const FORGET_BATCH: usize = 500;
 
@@ -76,8 +79,9 @@ pub fn plan(due: &Due, now: Timestamp, blocked: Option<Duration>, config: &Confi
     let warm = due.requested_at.is_some_and(|requested| now.since(requested) < config.warm_for);
     // A key that is due long before its entry was planned to be has been asked for by the state machine.
     let wanted = due.entry.as_ref().is_none_or(|entry| due.due_at < entry.due_at);
-    // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks.
-    let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1);
+    // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks. One that fails and
+    // fails again is not tried for ever.
+    let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1 && now < entry.due_at + CONFIRM_WITHIN);
     if !(warm || wanted || doubted) {
         return Step::Rest;
     }
@@ -348,6 +352,7 @@ mod tests {
         };
         assert_eq!(plan(&doubted(1), at(60), None, &config(), 0.0), Step::Look(Priority::Expiring));
         assert_eq!(plan(&doubted(2), at(60), None, &config(), 0.0), Step::Rest);
+        assert_eq!(plan(&doubted(1), at(60 + 86_400), None, &config(), 0.0), Step::Rest, "a day of failures");
     }
 
     #[test]

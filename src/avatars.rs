@@ -162,20 +162,20 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// What an answer must be: live, and not from before some instant.
+/// What an answer must be: live, and from a look that ended after some instant.
 #[derive(Clone, Copy, Debug, Default)]
 struct Need {
-    not_before: Option<Timestamp>,
+    after: Option<Timestamp>,
 }
 
 impl Need {
     fn of(ask: Ask, now: Timestamp) -> Self {
-        Self { not_before: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
+        Self { after: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
     }
 
     fn is_met_by(self, entry: &Entry, now: Timestamp) -> bool {
-        let since = |instant| entry.checked_at >= instant && !entry.is_from_later(now);
-        entry.freshness(now) != Freshness::Dead && self.not_before.is_none_or(since)
+        let later = |instant| entry.checked_at > instant && !entry.is_from_later(now);
+        entry.freshness(now) != Freshness::Dead && self.after.is_none_or(later)
     }
 }
 
@@ -229,7 +229,7 @@ impl Avatars {
             self.touched(key, slot, now);
             let need = Need::of(ask, now);
             if need.is_met_by(&slot.entry, now) {
-                let met = if need.not_before.is_some() { Met::Recent } else { Met::Memory };
+                let met = if need.after.is_some() { Met::Recent } else { Met::Memory };
                 return Ok(Found { slot: slot.clone(), met });
             }
         }
@@ -241,7 +241,7 @@ impl Avatars {
 
     /// Looks a key up again in the background; a look that ended after `since` suffices.
     pub async fn refresh(&self, key: &Key, priority: Priority, since: Timestamp) -> Refreshed {
-        let need = Need { not_before: Some(since) };
+        let need = Need { after: Some(since) };
         let mut tries = 0;
         loop {
             tries += 1;
@@ -316,7 +316,7 @@ impl Avatars {
     /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
     fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(key).is_none() {
-            let need = Need { not_before: Some(now) };
+            let need = Need { after: Some(now) };
             let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
             if pilot {
                 // The flight lives as long as somebody waits for it.

@@ -2,7 +2,12 @@
 
 mod config;
 mod demo;
+mod flights;
+mod freshness;
 mod gateway;
 mod lookup;
+mod negative;
+mod pictures;
+mod restart;
 mod store;
 mod support;

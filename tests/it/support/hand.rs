@@ -18,17 +18,30 @@ pub(crate) const TEN_DAYS: Duration = Duration::from_secs(10 * 86_400);
 /// Longer ago than any look that `no-cache` is content with.
 pub(crate) const NO_LONGER_RECENT: Duration = Duration::from_secs(11);
 
-/// A world whose clock is moved by the test. It also creeps ahead, at half the speed of real time, until the test's runtime
-/// ends: pauses of milliseconds, as before a retry, pass by themselves, and what takes seconds waits to be moved.
+/// A world whose clock is moved by the test alone.
+///
+/// Only the steady clock creeps, by microseconds that no wall clock shows: buckets begin empty, and a token takes a moment.
 pub(crate) async fn world(options: Options) -> World {
-    const STEP: Duration = Duration::from_millis(5);
+    World::with(options, creeping(Duration::from_micros(50))).await
+}
+
+/// A world whose clock flows, at half the speed of real time: the pause before a retry passes by itself, and what takes
+/// seconds still waits for the test to move the clock.
+pub(crate) async fn flowing(options: Options) -> World {
+    World::with(options, creeping(TICK / 2)).await
+}
+
+const TICK: Duration = Duration::from_millis(10);
+
+/// A manual clock that moves by `step` in each [`TICK`], until the test's runtime ends.
+fn creeping(step: Duration) -> Clock {
     let clock = Clock::manual(NOW);
     let creeping = clock.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(2 * STEP).await;
-            creeping.advance(STEP);
+            tokio::time::sleep(TICK).await;
+            creeping.advance(step);
         }
     });
-    World::with(options, clock).await
+    clock
 }

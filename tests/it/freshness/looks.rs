@@ -119,7 +119,7 @@ async fn what_is_about_to_expire_is_not_held_up_by_rechecks() {
     world.clock.advance(5 * HOUR);
     let looks = async || app.metric("avatar_proxy_refreshes_running").await;
     eventually("rechecks fill their places", async || looks().await > 15.5).await;
-    world.clock.advance(HOUR / 2);
+    world.clock.advance(HOUR);
     eventually("Ada's look finds one", async || looks().await > 16.5).await;
     held.release();
     ada.arrived(2).await;

@@ -186,3 +186,43 @@ impl Memory {
         hasher.finish128().as_u128()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Standing;
+    use crate::entry::Jitter;
+    use crate::jid::{Device, Jid};
+    use crate::outcome::{Observation, Picture, Rules, Token};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+    /// From the look with this start token, living for so many seconds.
+    fn slot(start: u64, seconds: i64) -> Arc<Slot> {
+        let url = format!("https://h/p?oe={:X}", NOW.as_millis() / 1000 + 2 + seconds);
+        let seen = Observation {
+            variant: Variant::default(),
+            outcome: Outcome::Present(Picture::new(&url, "1", "image")),
+            start: Token(start),
+            started_at: NOW,
+            ended_at: NOW,
+        };
+        let sure = Standing::Believed { repeats: 0 };
+        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+        Arc::new(Slot::new(entry, History::default(), None))
+    }
+
+    #[test]
+    fn what_was_read_from_the_store_gives_way_to_a_later_look_that_lives() {
+        let memory = Memory::new(1 << 20, &Clock::manual(NOW));
+        let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
+        let start = |seconds| {
+            let now = NOW + Duration::from_secs(seconds);
+            (memory.adopt(&key, slot(5, 100), now).entry.start(), memory.get(&key).unwrap().entry.start())
+        };
+        assert_eq!(start(0), (Token(5), Token(5)));
+        memory.insert(&key, slot(7, 10));
+        assert_eq!(start(9), (Token(7), Token(7)));
+        assert_eq!(start(10), (Token(5), Token(5)), "dead, it is no better");
+    }
+}

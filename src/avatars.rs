@@ -16,7 +16,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -126,6 +126,22 @@ impl Figures {
     }
 }
 
+/// Counts a client while it waits, also one that hangs up.
+struct Waiting<'a>(&'a IntGauge);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a IntGauge) -> Self {
+        waiting.inc();
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What the lookup path is made of.
 pub struct Parts {
     /// How answers are kept.
@@ -146,15 +162,20 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// What an answer must be: live, and not from before some instant.
+/// What an answer must be: live, and from a look that ended after some instant.
 #[derive(Clone, Copy, Debug, Default)]
 struct Need {
-    not_before: Option<Timestamp>,
+    after: Option<Timestamp>,
 }
 
 impl Need {
+    fn of(ask: Ask, now: Timestamp) -> Self {
+        Self { after: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
+    }
+
     fn is_met_by(self, entry: &Entry, now: Timestamp) -> bool {
-        entry.freshness(now) != Freshness::Dead && self.not_before.is_none_or(|instant| entry.checked_at >= instant)
+        let later = |instant| entry.checked_at > instant && !entry.is_from_later(now);
+        entry.freshness(now) != Freshness::Dead && self.after.is_none_or(later)
     }
 }
 
@@ -206,11 +227,10 @@ impl Avatars {
         let held = self.0.memory.get(key).filter(|slot| slot.entry.freshness(now) != Freshness::Dead);
         if let Some(slot) = held {
             self.touched(key, &slot, now);
-            if !ask.no_cache || ask.only_if_cached {
-                return Ok(Found { slot, met: Met::Memory, at: now });
-            }
-            if slot.entry.age(now) < RECENT {
-                return Ok(Found { slot, met: Met::Recent, at: now });
+            let need = Need::of(ask, now);
+            if need.is_met_by(&slot.entry, now) {
+                let met = if need.after.is_some() { Met::Recent } else { Met::Memory };
+                return Ok(Found { slot, met, at: now });
             }
         }
         if ask.only_if_cached {
@@ -221,20 +241,31 @@ impl Avatars {
 
     /// Looks a key up again in the background; a look that ended after `since` suffices.
     pub async fn refresh(&self, key: &Key, priority: Priority, since: Timestamp) -> Refreshed {
-        let need = Need { not_before: Some(since) };
-        let (seat, _) = self.board(key, priority, need, false);
-        // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
-        let wait = tokio::select! {
-            wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
-            () = self.0.stop.cancelled() => Wait::NotStarted,
-        };
-        match wait {
-            Wait::Ended(Ending::Done(..)) => Refreshed::Done,
-            Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
-                Refreshed::PutOff(retry_after, failure.class.as_str())
-            }
-            Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
-            Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+        let need = Need { after: Some(since) };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (seat, _) = self.board(key, priority, need, false);
+            // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
+            let wait = tokio::select! {
+                wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
+                () = self.0.stop.cancelled() => Wait::NotStarted,
+            };
+            return match wait {
+                // A flight that was under way may have been content with what the store held.
+                Wait::Ended(Ending::Done(slot, Source::Kept)) if !need.is_met_by(&slot.entry, self.0.clock.now()) => {
+                    if tries < TRIES_MAX {
+                        continue;
+                    }
+                    Refreshed::PutOff(Duration::ZERO, "abandoned")
+                }
+                Wait::Ended(Ending::Done(..)) => Refreshed::Done,
+                Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
+                    Refreshed::PutOff(retry_after, failure.class.as_str())
+                }
+                Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
+                Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+            };
         }
     }
 
@@ -277,7 +308,7 @@ impl Avatars {
         if slot.touch(now, self.0.touches.grain()) {
             self.0.touches.add(key, now, slot.entry.due_at);
         }
-        if slot.entry.freshness(now) == Freshness::Due && now.since(slot.entry.due_at) >= OVERDUE {
+        if now.since(slot.entry.due_at) >= OVERDUE || slot.entry.is_from_later(now) {
             self.refresh_overdue(key, slot, now);
         }
     }
@@ -285,7 +316,7 @@ impl Avatars {
     /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
     fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(key).is_none() {
-            let need = Need { not_before: Some(now) };
+            let need = Need { after: Some(now) };
             let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
             if pilot {
                 // The flight lives as long as somebody waits for it.
@@ -309,7 +340,7 @@ impl Avatars {
     }
 
     async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
-        let need = Need { not_before: ask.no_cache.then(|| now - RECENT) };
+        let need = Need::of(ask, now);
         let patience = self.0.budget.config().max_wait.max(START_GRACE);
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {
@@ -317,6 +348,7 @@ impl Avatars {
             Source::Looked { stale: true } => Why::Stale,
             Source::Looked { stale: false } | Source::Kept => Why::Miss,
         };
+        let _waiting = Waiting::new(&self.0.metrics.lookups_waiting);
         let mut tries = 0;
         let unmet = loop {
             tries += 1;
@@ -326,7 +358,7 @@ impl Avatars {
                 Wait::Ended(Ending::Done(slot, source)) => {
                     let now = self.0.clock.now();
                     // Whoever boarded a flight that was content with less than is needed here flies again.
-                    if !need.is_met_by(&slot.entry, now) && tries < TRIES_MAX {
+                    if source == Source::Kept && !need.is_met_by(&slot.entry, now) && tries < TRIES_MAX {
                         continue;
                     }
                     if slot.entry.freshness(now) == Freshness::Dead {

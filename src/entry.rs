@@ -76,11 +76,18 @@ impl Entry {
     pub fn freshness(&self, now: Timestamp) -> Freshness {
         if now >= self.dead_at {
             Freshness::Dead
-        } else if now >= self.due_at || now + SET_BACK < self.checked_at {
+        } else if now >= self.due_at || self.is_from_later(now) {
             Freshness::Due
         } else {
             Freshness::Fresh
         }
+    }
+
+    /// Whether its last look ended in what is now the future: the clock has been set back since, and nothing that is counted
+    /// from that look can be relied on.
+    #[must_use]
+    pub fn is_from_later(&self, now: Timestamp) -> bool {
+        now + SET_BACK < self.checked_at
     }
 
     /// How long it may still be served.

@@ -92,6 +92,8 @@ metrics! {
     lookups: IntCounterVec = "lookups_total" ["met"];
     /// Time to meet an avatar lookup, by how the cache met it.
     lookup_seconds: HistogramVec = "lookup_seconds" ["met"] in LATENCY;
+    /// Avatar lookups by clients that memory could not meet and that are not met yet.
+    lookups_waiting: IntGauge = "lookups_waiting";
     /// Lookups made at the gateway, by what came of them.
     gateway_lookups: IntCounterVec = "gateway_lookups_total" ["class"];
     /// Time the gateway took for a lookup.

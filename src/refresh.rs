@@ -31,9 +31,11 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// How many background looks may be under way or waiting, over all devices and for one.
+/// How many background looks may be under way or waiting, over all devices and for one; and how many there may be for one when
+/// a recheck joins them, so that what is about to expire finds a place however much there is to recheck.
 const RUNNING_MAX: usize = 256;
 const RUNNING_PER_DEVICE: usize = 32;
+const RUNNING_FOR_RECHECKS: usize = 16;
 
 /// How long a taken key is not taken again: longer than any look.
 const LEASE: Duration = Duration::from_secs(180);
@@ -53,6 +55,9 @@ const CROWDED: Duration = Duration::from_secs(5);
 
 /// A look that failed is not made again before this.
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
+
+/// How long a second look at a negative outcome is tried for somebody nobody asks for.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
 
 /// How many keys are forgotten in one write.
 const FORGET_BATCH: usize = 500;
@@ -74,8 +79,9 @@ pub fn plan(due: &Due, now: Timestamp, blocked: Option<Duration>, config: &Confi
     let warm = due.requested_at.is_some_and(|requested| now.since(requested) < config.warm_for);
     // A key that is due long before its entry was planned to be has been asked for by the state machine.
     let wanted = due.entry.as_ref().is_none_or(|entry| due.due_at < entry.due_at);
-    // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks.
-    let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1);
+    // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks. One that fails and
+    // fails again is not tried for ever.
+    let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1 && now < entry.due_at + CONFIRM_WITHIN);
     if !(warm || wanted || doubted) {
         return Step::Rest;
     }
@@ -159,8 +165,9 @@ impl Refresh {
             }
             let rest = self.tick().await;
             tokio::select! {
-                // Real time: the loop also serves a manual clock, which nobody may be moving.
+                // Real time, too: the loop also serves a manual clock, which nobody may be moving.
                 () = tokio::time::sleep(rest) => {}
+                () = inner.clock.sleep(rest) => {}
                 () = inner.stop.cancelled() => {}
             }
         }
@@ -190,7 +197,9 @@ impl Refresh {
             match plan(&due, now, blocked, &inner.config, fastrand::f64()) {
                 Step::Rest => put_off.push((due.key, None)),
                 Step::PutOff(at) => put_off.push((due.key, Some(at))),
-                Step::Look(priority) if self.may_run(&due.key.subject.device) => self.look(due.key, priority, now),
+                Step::Look(priority) if self.may_run(&due.key.subject.device, priority) => {
+                    self.look(due.key, priority, now);
+                }
                 Step::Look(_) => put_off.push((due.key, Some(now + CROWDED.mul_f64(1.0 + fastrand::f64())))),
             }
         }
@@ -203,10 +212,11 @@ impl Refresh {
         next.map_or(PACE, |next| next.since(inner.clock.now()).clamp(PACE_MIN, PACE))
     }
 
-    fn may_run(&self, device: &Device) -> bool {
+    fn may_run(&self, device: &Device, priority: Priority) -> bool {
+        let most = if priority == Priority::Recheck { RUNNING_FOR_RECHECKS } else { RUNNING_PER_DEVICE };
         let mut counts = self.0.per_device.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(device.clone()).or_default();
-        let may = *count < RUNNING_PER_DEVICE;
+        let may = *count < most;
         *count += usize::from(may);
         may
     }
@@ -260,7 +270,8 @@ impl Refresh {
             for subject in &gone {
                 inner.avatars.forget(subject);
             }
-            if gone.len() < FORGET_BATCH || inner.stop.is_cancelled() {
+            // Keys are counted in a batch and subjects come back: fewer of them do not mean that it was the last.
+            if gone.is_empty() || inner.stop.is_cancelled() {
                 break;
             }
         }
@@ -341,6 +352,7 @@ mod tests {
         };
         assert_eq!(plan(&doubted(1), at(60), None, &config(), 0.0), Step::Look(Priority::Expiring));
         assert_eq!(plan(&doubted(2), at(60), None, &config(), 0.0), Step::Rest);
+        assert_eq!(plan(&doubted(1), at(60 + 86_400), None, &config(), 0.0), Step::Rest, "a day of failures");
     }
 
     #[test]

@@ -62,10 +62,10 @@ impl Inner {
 
     /// Takes what the store holds into memory, if it meets the need.
     pub(super) fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
-        let entry = held.entry.filter(|entry| need.is_met_by(entry, self.clock.now()))?;
+        let now = self.clock.now();
+        let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
         let slot = Arc::new(Slot::new(entry, History::from(&held.state), held.requested_at));
-        self.memory.insert(key, slot.clone());
-        Some(slot)
+        Some(self.memory.adopt(key, slot, now))
     }
 
     /// Asks the gateway, and once more where that may help, all within the gateway's timeout.

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::change::State;
 use crate::clock::{Clock, Timestamp};
-use crate::entry::Entry;
+use crate::entry::{Entry, Freshness};
 use crate::jid::{Key, Subject, Variant};
 use crate::outcome::Outcome;
 
@@ -146,6 +147,20 @@ impl Memory {
         self.cache.insert(self.digest(key), slot);
     }
 
+    /// Takes in what was read from the store, unless something from a later look that lives at `now` came in meanwhile; returns
+    /// what is held then.
+    pub(super) fn adopt(&self, key: &Key, slot: Arc<Slot>, now: Timestamp) -> Arc<Slot> {
+        let is_better = |held: &Entry| held.start() > slot.entry.start() && held.freshness(now) != Freshness::Dead;
+        let result = self.cache.entry(self.digest(key)).and_compute_with(|held| match held {
+            Some(held) if is_better(&held.value().entry) => Op::Nop,
+            _ => Op::Put(slot.clone()),
+        });
+        match result {
+            CompResult::Unchanged(held) => held.into_value(),
+            _ => slot,
+        }
+    }
+
     /// Forgets every answer about a subject but the one named.
     pub(super) fn forget_others(&self, subject: &Subject, kept: Option<Variant>) {
         for bits in 0..4 {
@@ -166,5 +181,45 @@ impl Memory {
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
         key.hash(&mut hasher);
         hasher.finish128().as_u128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Standing;
+    use crate::entry::Jitter;
+    use crate::jid::{Device, Jid};
+    use crate::outcome::{Observation, Picture, Rules, Token};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+    /// From the look with this start token, living for so many seconds.
+    fn slot(start: u64, seconds: i64) -> Arc<Slot> {
+        let url = format!("https://h/p?oe={:X}", NOW.as_millis() / 1000 + 2 + seconds);
+        let seen = Observation {
+            variant: Variant::default(),
+            outcome: Outcome::Present(Picture::new(&url, "1", "image")),
+            start: Token(start),
+            started_at: NOW,
+            ended_at: NOW,
+        };
+        let sure = Standing::Believed { repeats: 0 };
+        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+        Arc::new(Slot::new(entry, History::default(), None))
+    }
+
+    #[test]
+    fn what_was_read_from_the_store_gives_way_to_a_later_look_that_lives() {
+        let memory = Memory::new(1 << 20, &Clock::manual(NOW));
+        let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
+        let start = |seconds| {
+            let now = NOW + Duration::from_secs(seconds);
+            (memory.adopt(&key, slot(5, 100), now).entry.start(), memory.get(&key).unwrap().entry.start())
+        };
+        assert_eq!(start(0), (Token(5), Token(5)));
+        memory.insert(&key, slot(7, 10));
+        assert_eq!(start(9), (Token(7), Token(7)));
+        assert_eq!(start(10), (Token(5), Token(5)), "dead, it is no better");
     }
 }

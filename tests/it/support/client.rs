@@ -29,6 +29,11 @@ impl Client {
         Self { address, pool: Pool::builder(TokioExecutor::new()).build_http() }
     }
 
+    /// Asks over one connection of HTTP/2, however much at once.
+    pub(crate) fn over_http2(address: SocketAddr) -> Self {
+        Self { address, pool: Pool::builder(TokioExecutor::new()).http2_only(true).build_http() }
+    }
+
     /// `GET`, with headers.
     pub(crate) async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(Method::GET, target, headers).await.expect("the proxy answers")

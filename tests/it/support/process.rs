@@ -12,6 +12,7 @@ use super::client::Client;
 /// A running process. Dropping it kills it.
 pub(crate) struct Process {
     child: Child,
+    address: SocketAddr,
     pub(crate) client: Client,
     log: mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -47,8 +48,22 @@ impl Process {
                 break parsed["fields"]["address"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
             }
         };
-        let client = Client::new(address.expect("the log names the address"));
-        Self { child, client, log, seen }
+        let address = address.expect("the log names the address");
+        Self { child, address, client: Client::new(address), log, seen }
+    }
+
+    /// Starts a process that will not: what it exits with, and what it says on stderr.
+    pub(crate) fn refused(world: &World) -> (ExitStatus, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"))
+            .args(world.arguments())
+            .output()
+            .expect("the program starts");
+        (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -63,9 +78,19 @@ impl Process {
     }
 
     /// Ends it as a service manager does, and waits.
-    pub(crate) fn terminate(mut self) -> (ExitStatus, Vec<String>) {
-        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+    pub(crate) fn terminate(self) -> (ExitStatus, Vec<String>) {
+        self.ask_to_stop();
+        self.ended()
+    }
+
+    /// Sends it the signal by which a service manager ends it.
+    pub(crate) fn ask_to_stop(&self) {
+        let killed = Command::new("kill").arg(self.id().to_string()).status().expect("kill runs");
         assert!(killed.success());
+    }
+
+    /// Waits until it has ended. Blocks, so that a gateway in the same runtime may have to be asked for from another thread.
+    pub(crate) fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().expect("it ends");
         (status, self.log_lines())
     }

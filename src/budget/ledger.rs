@@ -1,0 +1,268 @@
+//! Everything the budget knows, under one lock: devices, their lanes, and whether the gateway refuses the proxy.
+//!
+//! Pure but for the channels by which those who wait are answered: time comes in, and who may start comes out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::device::{DeviceState, Held, Hold};
+use super::lane::{Gate, Lane, Limits, Seat};
+use super::{Answer, Config, Place, Priority, Refusal};
+use crate::clock::Timestamp;
+use crate::jid::Device;
+use crate::store::DeviceRecord;
+
+/// Devices known at once; beyond it those with nothing to remember are forgotten.
+const DEVICES_KNOWN_MAX: usize = 10_000;
+
+/// An instant on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) steady: Duration,
+    pub(super) wall: Timestamp,
+}
+
+/// Which bucket a device draws from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum LaneId {
+    /// The one that unproven devices share.
+    New,
+    Own(Device),
+}
+
+/// Somebody in the queue.
+pub(super) struct Waiter {
+    pub(super) device: Device,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// Of what a lookup is the probe.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Probes {
+    pub(super) device: bool,
+    pub(super) gateway: bool,
+}
+
+/// A lookup that may start.
+pub(super) struct Started {
+    pub(super) lane: LaneId,
+    pub(super) device: Device,
+    pub(super) probes: Probes,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// The present levels, for metrics.
+pub(super) struct Levels {
+    pub(super) gateway_refuses: bool,
+    pub(super) waiting: usize,
+    pub(super) tokens: Vec<(String, f64)>,
+    pub(super) cooling: Vec<(String, Duration)>,
+}
+
+pub(super) struct Ledger {
+    pub(super) config: Config,
+    pub(super) devices: HashMap<Device, DeviceState>,
+    pub(super) lanes: HashMap<LaneId, Lane<Waiter>>,
+    /// The gateway refuses the proxy's own credentials.
+    pub(super) gateway: Option<Hold>,
+    seats: Seat,
+}
+
+impl LaneId {
+    fn device(&self) -> Option<&Device> {
+        match self {
+            Self::New => None,
+            Self::Own(device) => Some(device),
+        }
+    }
+
+    fn label(&self) -> String {
+        self.device().map_or_else(|| "new".to_owned(), Device::label)
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, devices: HashMap::new(), lanes: HashMap::new(), gateway: None, seats: 0 }
+    }
+
+    pub(super) fn knows(&self, device: &Device) -> bool {
+        self.devices.contains_key(device)
+    }
+
+    /// Meets a device of which this is remembered.
+    pub(super) fn meet(&mut self, device: &Device, record: Option<DeviceRecord>, now: Now) {
+        if self.devices.len() >= DEVICES_KNOWN_MAX {
+            self.forget_idle(now);
+        }
+        self.devices.entry(device.clone()).or_insert_with(|| DeviceState::load(record, now.wall, now.steady));
+    }
+
+    fn forget_idle(&mut self, now: Now) {
+        let Self { devices, lanes, .. } = self;
+        lanes.retain(|id, lane| *id == LaneId::New || !lane.is_idle());
+        devices.retain(|device, known| !known.is_idle(now.steady) || lanes.contains_key(&LaneId::Own(device.clone())));
+    }
+
+    pub(super) fn gateway_refuses(&self, now: Now) -> bool {
+        self.gateway.as_ref().is_some_and(|hold| matches!(hold.ask(now.steady), Held::Answer(..)))
+    }
+
+    pub(super) fn succeeded_at(&self, device: &Device) -> Option<Timestamp> {
+        self.devices.get(device)?.succeeded_at
+    }
+
+    fn lane_of(&self, device: &Device) -> LaneId {
+        match self.devices.get(device) {
+            Some(known) if known.is_proven() => LaneId::Own(device.clone()),
+            _ => LaneId::New,
+        }
+    }
+
+    /// What may pass a lane's bucket now: a device that was rate limited gets a share of the configured rate.
+    fn limits(&self, lane: &LaneId, now: Now) -> Limits {
+        let known = lane.device().and_then(|device| self.devices.get(device));
+        Limits {
+            rate: self.config.rate * known.map_or(1.0, |known| known.share(now.wall)),
+            burst: f64::from(self.config.burst.max(1)),
+            concurrency: self.config.concurrency.max(1) as usize,
+        }
+    }
+
+    /// Why nothing can start for `device` before some time, if that is so.
+    pub(super) fn blocked(&self, device: &Device, now: Now) -> Option<Refusal> {
+        let known = self.devices.get(device);
+        if let Some(retry_after) = known.and_then(|known| known.cooling(now.steady)) {
+            return Some(Refusal::CoolingDown { retry_after });
+        }
+        let holds = [self.gateway.as_ref(), known.and_then(|known| known.hold.as_ref())];
+        holds.into_iter().flatten().find_map(|hold| match hold.ask(now.steady) {
+            Held::Answer(failure, retry_after) => Some(Refusal::Held { failure, retry_after }),
+            Held::Probe => None,
+        })
+    }
+
+    /// Puts somebody into the queue; whoever is let through later is answered.
+    pub(super) fn enqueue(
+        &mut self,
+        device: &Device,
+        priority: Priority,
+        patience: Duration,
+        answer: oneshot::Sender<Answer>,
+        now: Now,
+    ) -> Result<Place, Refusal> {
+        if let Some(refusal) = self.blocked(device, now) {
+            return Err(refusal);
+        }
+        let id = self.lane_of(device);
+        let limits = self.limits(&id, now);
+        let lane = self.lanes.entry(id.clone()).or_insert_with(|| Lane::new(now.steady));
+        lane.fill(now.steady, limits);
+        let wait = lane.estimate(now.steady, priority, limits);
+        if wait > patience {
+            return Err(Refusal::Spent { retry_after: wait });
+        }
+        self.seats += 1;
+        lane.enqueue(now.steady, priority, self.seats, Waiter { device: device.clone(), answer });
+        Ok(Place { lane: id, seat: self.seats })
+    }
+
+    pub(super) fn promote(&mut self, place: &Place, priority: Priority, now: Now) {
+        if let Some(lane) = self.lanes.get_mut(&place.lane) {
+            lane.promote(now.steady, priority, place.seat);
+        }
+    }
+
+    pub(super) fn leave(&mut self, place: &Place) -> Option<Waiter> {
+        self.lanes.get_mut(&place.lane)?.leave(place.seat)
+    }
+
+    pub(super) fn estimate(&self, device: &Device, priority: Priority, now: Now) -> Duration {
+        let lane = self.lane_of(device);
+        let limits = self.limits(&lane, now);
+        self.lanes.get(&lane).map_or(Duration::ZERO, |lane| lane.estimate(now.steady, priority, limits))
+    }
+
+    /// Everybody who may start now, and when the next token comes that somebody waits for.
+    pub(super) fn pump(&mut self, now: Now) -> (Vec<Started>, Option<Duration>) {
+        let ids: Vec<LaneId> =
+            self.lanes.iter().filter(|(_, lane)| lane.waiting() > 0).map(|(id, _)| id.clone()).collect();
+        let mut next: Option<Duration> = None;
+        let mut started = vec![];
+        for id in ids {
+            let limits = self.limits(&id, now);
+            while let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.waiting() > 0) {
+                lane.fill(now.steady, limits);
+                match lane.gate(limits) {
+                    Gate::Full => break,
+                    Gate::Later(wait) => {
+                        next = Some(next.map_or(wait, |next| next.min(wait)));
+                        break;
+                    }
+                    Gate::Open => {}
+                }
+                let Some(Waiter { device, answer }) = lane.pop() else { break };
+                if answer.is_closed() {
+                    continue;
+                }
+                if let Some(refusal) = self.blocked(&device, now) {
+                    let _ = answer.send(Err(refusal));
+                    continue;
+                }
+                if let Some(lane) = self.lanes.get_mut(&id) {
+                    lane.start();
+                }
+                let probes = self.begin_probes(&device);
+                started.push(Started { lane: id.clone(), device, probes, answer });
+            }
+        }
+        (started, next)
+    }
+
+    /// Marks the lookup that may now start as the probe of what is held, and says of what.
+    fn begin_probes(&mut self, device: &Device) -> Probes {
+        let of_device = self.devices.get_mut(device).and_then(|known| known.hold.as_mut());
+        Probes {
+            device: of_device.map(Hold::begin_probe).is_some(),
+            gateway: self.gateway.as_mut().map(Hold::begin_probe).is_some(),
+        }
+    }
+
+    /// A lookup that was let start has ended; `unused`: it never asked the gateway.
+    pub(super) fn end(&mut self, lane: &LaneId, device: &Device, probes: Probes, unused: bool, now: Now) {
+        let limits = self.limits(lane, now);
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.end(unused, limits);
+        }
+        if probes.device
+            && let Some(hold) = self.devices.get_mut(device).and_then(|known| known.hold.as_mut())
+        {
+            hold.abandon_probe();
+        }
+        if probes.gateway
+            && let Some(hold) = &mut self.gateway
+        {
+            hold.abandon_probe();
+        }
+    }
+
+    /// The present levels, of at most so many devices.
+    pub(super) fn levels(&mut self, devices_max: usize, now: Now) -> Levels {
+        let ids: Vec<LaneId> = self.lanes.keys().cloned().collect();
+        let (mut waiting, mut tokens) = (0, vec![]);
+        for id in ids {
+            let limits = self.limits(&id, now);
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.fill(now.steady, limits);
+            waiting += lane.waiting();
+            if tokens.len() < devices_max {
+                tokens.push((id.label(), lane.tokens()));
+            }
+        }
+        let proven = self.devices.iter().filter(|(_, known)| known.is_proven()).take(devices_max);
+        let cooling = proven.map(|(device, known)| (device.label(), known.cooling(now.steady).unwrap_or_default()));
+        Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, cooling: cooling.collect() }
+    }
+}

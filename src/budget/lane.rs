@@ -83,7 +83,8 @@ impl<W> Lane<W> {
         if self.running >= limits.concurrency {
             Gate::Full
         } else if self.tokens < ALMOST_ONE {
-            Gate::Later(seconds((1.0 - self.tokens) / limits.rate))
+            // Rounded up: a wait of nothing for a fraction of a token would be a loop.
+            Gate::Later(seconds((1.0 - self.tokens) / limits.rate) + Duration::from_nanos(1))
         } else {
             Gate::Open
         }
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn begins_empty_and_saves_up_to_the_burst() {
         let mut lane = Lane::<()>::new(ms(1000));
-        assert_eq!(lane.gate(LIMITS), Gate::Later(ms(500)));
+        assert_eq!(lane.gate(LIMITS), Gate::Later(ms(500) + Duration::from_nanos(1)));
         lane.fill(ms(1500), LIMITS);
         assert_eq!(lane.gate(LIMITS), Gate::Open);
         lane.fill(ms(3_600_000), LIMITS);
@@ -199,6 +200,21 @@ mod tests {
         lane.promote(ms(9), Priority::Recheck, 1);
         assert_eq!((lane.pop(), lane.pop()), (Some("a"), Some("b")));
         lane.promote(ms(9), Priority::Miss, 1);
+    }
+
+    #[test]
+    fn whoever_waits_as_long_as_told_gets_a_token_however_odd_the_rate() {
+        for rate in [0.3, 3.0, 7.0, 1e3 / 3.0, 99_999.0, 1e9] {
+            let limits = Limits { rate, ..LIMITS };
+            let (mut lane, mut now) = (Lane::<()>::new(ms(0)), ms(0));
+            let mut waits = 0;
+            while let Gate::Later(wait) = lane.gate(limits) {
+                now += wait;
+                waits += 1;
+                assert!(waits <= 2, "at {rate}/s");
+                lane.fill(now, limits);
+            }
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod learn;
 mod ledger;
 
 use lane::Seat;
-use ledger::{LaneId, Ledger, Now, Probes, Started};
+use ledger::{Ledger, Now, Probes, Started};
 
 /// How much may be asked.
 #[derive(Clone, Debug)]
@@ -135,7 +135,6 @@ type Answer = Result<Permit, Refusal>;
 /// A lookup may start. Dropping it ends the lookup, as far as the budget is concerned.
 pub struct Permit {
     shared: Arc<Shared>,
-    lane: LaneId,
     device: Device,
     probes: Probes,
     used: bool,
@@ -144,7 +143,7 @@ pub struct Permit {
 /// A place in the queue, by which who waits can be moved ahead.
 #[derive(Clone, Debug)]
 pub struct Place {
-    lane: LaneId,
+    device: Device,
     seat: Seat,
 }
 
@@ -246,7 +245,7 @@ impl Budget {
     /// Learns from how a lookup ended. Durable when it returns, if the store answers.
     pub async fn report(&self, permit: &mut Permit, result: &Result<Outcome, Failure>) {
         permit.used = true;
-        let lesson = self.0.lock().learn(&permit.lane, &permit.device, permit.probes, result, self.0.now());
+        let lesson = self.0.lock().learn(&permit.device, permit.probes, result, self.0.now());
         permit.probes = Probes::default();
         self.0.changed.notify_one();
         if let Some(length) = lesson.cool_down {
@@ -304,9 +303,9 @@ impl Shared {
     /// Lets everybody start who may; returns when the next token comes that somebody waits for.
     fn let_start(self: &Arc<Self>) -> Option<Duration> {
         let (started, next) = self.lock().pump(self.now());
-        for Started { lane, device, probes, answer } in started {
+        for Started { device, probes, answer } in started {
             // Nobody waits for it any more: the permit comes back and is dropped here, which gives its token back.
-            let _ = answer.send(Ok(Permit { shared: self.clone(), lane, device, probes, used: false }));
+            let _ = answer.send(Ok(Permit { shared: self.clone(), device, probes, used: false }));
         }
         next
     }
@@ -322,7 +321,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = self.shared.now();
-        self.shared.lock().end(&self.lane, &self.device, self.probes, !self.used, now);
+        self.shared.lock().end(&self.device, self.probes, !self.used, now);
         self.shared.changed.notify_one();
     }
 }

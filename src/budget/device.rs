@@ -88,6 +88,8 @@ pub(super) struct DeviceState {
     record: DeviceRecord,
     /// end of the cool-down on the steady clock
     cooling_until: Option<Duration>,
+    /// Lookups that were let start and have not ended.
+    pub(super) running: usize,
     pub(super) hold: Option<Hold>,
     pub(super) succeeded_at: Option<Timestamp>,
 }
@@ -147,7 +149,7 @@ impl DeviceState {
 
     /// Whether forgetting it loses nothing that counts.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        self.cooling(now).is_none() && self.hold.as_ref().is_none_or(|hold| !hold.probing)
+        self.running == 0 && self.cooling(now).is_none()
     }
 }
 

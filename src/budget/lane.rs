@@ -78,6 +78,10 @@ impl<W> Lane<W> {
         self.queue.len()
     }
 
+    pub(super) fn waiters(&self) -> impl Iterator<Item = &W> {
+        self.queue.values()
+    }
+
     /// Whether the next in the queue may start; the lane must be filled.
     pub(super) fn gate(&self, limits: Limits) -> Gate {
         if self.running >= limits.concurrency {
@@ -131,6 +135,14 @@ impl<W> Lane<W> {
     /// Takes out everybody for whom `picked` is true.
     pub(super) fn take(&mut self, picked: impl Fn(&W) -> bool) -> Vec<W> {
         self.queue.extract_if(.., |_, waiter| picked(waiter)).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// Splits off a lane for those in the queue for whom `picked` is true and for `running` of the lookups under way. What was
+    /// saved up goes with them, and this lane begins anew, empty: so no lookup becomes possible that was not before.
+    pub(super) fn split_off(&mut self, running: usize, picked: impl Fn(&W) -> bool) -> Self {
+        let queue = self.queue.extract_if(.., |_, waiter| picked(waiter)).collect();
+        self.running = self.running.saturating_sub(running);
+        Self { tokens: std::mem::take(&mut self.tokens), filled_at: self.filled_at, running, queue }
     }
 
     /// How long somebody of `priority` who came now would wait at least: until a token has come for everybody before it and

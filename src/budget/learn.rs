@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Refusal;
-use super::device::Hold;
-use super::ledger::{LaneId, Ledger, Now, Probes};
+use super::device::{DeviceState, Hold};
+use super::ledger::{LaneId, Ledger, Now, Probes, Waiter};
 use crate::jid::Device;
 use crate::outcome::{Class, Failure, Outcome, Reason};
 use crate::store::DeviceRecord;
@@ -27,10 +27,9 @@ pub(super) struct Lesson {
 }
 
 impl Ledger {
-    /// Applies the end of a lookup that was let start in `lane`.
+    /// Applies the end of a lookup that was let start.
     pub(super) fn learn(
         &mut self,
-        lane: &LaneId,
         device: &Device,
         probes: Probes,
         result: &Result<Outcome, Failure>,
@@ -38,8 +37,11 @@ impl Ledger {
     ) -> Lesson {
         self.learn_of_gateway(probes.gateway, result, now);
         let lesson = self.learn_of_device(device, probes.device, result, now);
+        if self.devices.get(device).is_some_and(DeviceState::is_proven) {
+            self.move_out(device, now);
+        }
         let everybody = matches!(result, Err(failure) if failure.class == Class::Credentials);
-        self.refuse_waiting(lane, device, everybody, now);
+        self.refuse_waiting(device, everybody, now);
         lesson
     }
 
@@ -97,19 +99,25 @@ impl Ledger {
     }
 
     /// Nobody waits for what cannot come.
-    fn refuse_waiting(&mut self, lane: &LaneId, device: &Device, everybody: bool, now: Now) {
+    fn refuse_waiting(&mut self, device: &Device, everybody: bool, now: Now) {
         let Some(refusal) = self.blocked(device, now) else { return };
-        for (id, queue) in &mut self.lanes {
-            if !everybody && id != lane {
-                continue;
-            }
-            for waiter in queue.take(|waiter| everybody || waiter.device == *device) {
-                let _ = waiter.answer.send(Err(refusal.clone()));
-            }
-            if matches!(refusal, Refusal::CoolingDown { .. }) && *id != LaneId::New {
-                // What would be saved up while cooling down is not to be spent at once afterwards.
-                queue.drain(now.steady + refusal.retry_after());
-            }
+        let id = self.lane_of(device);
+        if let Refusal::CoolingDown { retry_after } = refusal
+            && id != LaneId::New
+            && let Some(lane) = self.lanes.get_mut(&id)
+        {
+            // What would be saved up while cooling down is not to be spent at once afterwards.
+            lane.drain(now.steady + retry_after);
+        }
+        let taken: Vec<Waiter> = if everybody {
+            self.lanes.values_mut().flat_map(|lane| lane.take(|_| true)).collect()
+        } else {
+            self.lanes.get_mut(&id).map(|lane| lane.take(|waiter| waiter.device == *device)).unwrap_or_default()
+        };
+        for Waiter { device, answer } in taken {
+            // Everybody is told what concerns them: other devices do not cool down with this one.
+            let refusal = self.blocked(&device, now).unwrap_or_else(|| refusal.clone());
+            let _ = answer.send(Err(refusal));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure but for the channels by which those who wait are answered: time comes in, and who may start comes out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -47,7 +47,6 @@ pub(super) struct Probes {
 
 /// A lookup that may start.
 pub(super) struct Started {
-    pub(super) lane: LaneId,
     pub(super) device: Device,
     pub(super) probes: Probes,
     pub(super) answer: oneshot::Sender<Answer>,
@@ -68,6 +67,8 @@ pub(super) struct Ledger {
     /// The gateway refuses the proxy's own credentials.
     pub(super) gateway: Option<Hold>,
     seats: Seat,
+    /// How many devices are too many.
+    forget_at: usize,
 }
 
 impl LaneId {
@@ -85,7 +86,8 @@ impl LaneId {
 
 impl Ledger {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, devices: HashMap::new(), lanes: HashMap::new(), gateway: None, seats: 0 }
+        let (devices, lanes) = (HashMap::new(), HashMap::new());
+        Self { config, devices, lanes, gateway: None, seats: 0, forget_at: DEVICES_KNOWN_MAX }
     }
 
     pub(super) fn knows(&self, device: &Device) -> bool {
@@ -94,16 +96,28 @@ impl Ledger {
 
     /// Meets a device of which this is remembered.
     pub(super) fn meet(&mut self, device: &Device, record: Option<DeviceRecord>, now: Now) {
-        if self.devices.len() >= DEVICES_KNOWN_MAX {
+        if self.devices.len() >= self.forget_at {
             self.forget_idle(now);
         }
         self.devices.entry(device.clone()).or_insert_with(|| DeviceState::load(record, now.wall, now.steady));
     }
 
+    /// Forgets devices for which nobody waits and that have nothing under way: those that never had an answer first, because
+    /// anybody can invent as many of them as there are names.
     fn forget_idle(&mut self, now: Now) {
         let Self { devices, lanes, .. } = self;
         lanes.retain(|id, lane| *id == LaneId::New || !lane.is_idle());
-        devices.retain(|device, known| !known.is_idle(now.steady) || lanes.contains_key(&LaneId::Own(device.clone())));
+        let waiting: HashSet<Device> =
+            lanes.get(&LaneId::New).into_iter().flat_map(Lane::waiters).map(|waiter| waiter.device.clone()).collect();
+        let kept = |device: &Device, known: &DeviceState| {
+            !known.is_idle(now.steady) || waiting.contains(device) || lanes.contains_key(&LaneId::Own(device.clone()))
+        };
+        devices.retain(|device, known| known.is_proven() || kept(device, known));
+        if devices.len() > DEVICES_KNOWN_MAX / 2 {
+            devices.retain(|device, known| kept(device, known));
+        }
+        // What cannot be forgotten now is not gone through again for every name that comes.
+        self.forget_at = DEVICES_KNOWN_MAX.max(self.devices.len() * 2);
     }
 
     pub(super) fn gateway_refuses(&self, now: Now) -> bool {
@@ -114,7 +128,23 @@ impl Ledger {
         self.devices.get(device)?.succeeded_at
     }
 
-    fn lane_of(&self, device: &Device) -> LaneId {
+    /// A device that now has a lane of its own takes along those who wait for it, what is under way and what the shared bucket
+    /// had saved up: two buckets at once would be twice the rate.
+    pub(super) fn move_out(&mut self, device: &Device, now: Now) {
+        let own = LaneId::Own(device.clone());
+        if self.lanes.contains_key(&own) {
+            return;
+        }
+        let limits = self.limits(&LaneId::New, now);
+        if let Some(shared) = self.lanes.get_mut(&LaneId::New) {
+            shared.fill(now.steady, limits);
+            let running = self.devices.get(device).map_or(0, |known| known.running);
+            let lane = shared.split_off(running, |waiter| waiter.device == *device);
+            self.lanes.insert(own, lane);
+        }
+    }
+
+    pub(super) fn lane_of(&self, device: &Device) -> LaneId {
         match self.devices.get(device) {
             Some(known) if known.is_proven() => LaneId::Own(device.clone()),
             _ => LaneId::New,
@@ -166,23 +196,26 @@ impl Ledger {
         }
         self.seats += 1;
         lane.enqueue(now.steady, priority, self.seats, Waiter { device: device.clone(), answer });
-        Ok(Place { lane: id, seat: self.seats })
+        Ok(Place { device: device.clone(), seat: self.seats })
     }
 
     pub(super) fn promote(&mut self, place: &Place, priority: Priority, now: Now) {
-        if let Some(lane) = self.lanes.get_mut(&place.lane) {
+        if let Some(lane) = self.lanes.get_mut(&self.lane_of(&place.device)) {
             lane.promote(now.steady, priority, place.seat);
         }
     }
 
     pub(super) fn leave(&mut self, place: &Place) -> Option<Waiter> {
-        self.lanes.get_mut(&place.lane)?.leave(place.seat)
+        self.lanes.get_mut(&self.lane_of(&place.device))?.leave(place.seat)
     }
 
-    pub(super) fn estimate(&self, device: &Device, priority: Priority, now: Now) -> Duration {
-        let lane = self.lane_of(device);
-        let limits = self.limits(&lane, now);
-        self.lanes.get(&lane).map_or(Duration::ZERO, |lane| lane.estimate(now.steady, priority, limits))
+    /// How long somebody who came now would wait at least.
+    pub(super) fn estimate(&mut self, device: &Device, priority: Priority, now: Now) -> Duration {
+        let id = self.lane_of(device);
+        let limits = self.limits(&id, now);
+        let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(now.steady));
+        lane.fill(now.steady, limits);
+        lane.estimate(now.steady, priority, limits)
     }
 
     /// Everybody who may start now, and when the next token comes that somebody waits for.
@@ -214,8 +247,9 @@ impl Ledger {
                 if let Some(lane) = self.lanes.get_mut(&id) {
                     lane.start();
                 }
+                self.devices.entry(device.clone()).or_default().running += 1;
                 let probes = self.begin_probes(&device);
-                started.push(Started { lane: id.clone(), device, probes, answer });
+                started.push(Started { device, probes, answer });
             }
         }
         (started, next)
@@ -231,10 +265,14 @@ impl Ledger {
     }
 
     /// A lookup that was let start has ended; `unused`: it never asked the gateway.
-    pub(super) fn end(&mut self, lane: &LaneId, device: &Device, probes: Probes, unused: bool, now: Now) {
-        let limits = self.limits(lane, now);
-        if let Some(lane) = self.lanes.get_mut(lane) {
+    pub(super) fn end(&mut self, device: &Device, probes: Probes, unused: bool, now: Now) {
+        let id = self.lane_of(device);
+        let limits = self.limits(&id, now);
+        if let Some(lane) = self.lanes.get_mut(&id) {
             lane.end(unused, limits);
+        }
+        if let Some(known) = self.devices.get_mut(device) {
+            known.running = known.running.saturating_sub(1);
         }
         if probes.device
             && let Some(hold) = self.devices.get_mut(device).and_then(|known| known.hold.as_mut())

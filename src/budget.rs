@@ -136,6 +136,7 @@ type Answer = Result<Permit, Refusal>;
 pub struct Permit {
     shared: Arc<Shared>,
     device: Device,
+    priority: Priority,
     probes: Probes,
     used: bool,
 }
@@ -203,10 +204,7 @@ impl Budget {
         };
         let waited = self.0.clock.elapsed().saturating_sub(began).as_secs_f64();
         self.0.metrics.budget_wait_seconds.with_label_values(&[priority.as_str()]).observe(waited);
-        if let Err(refusal) = &result {
-            self.0.metrics.budget_refusals.with_label_values(&[priority.as_str(), refusal.as_str()]).inc();
-        }
-        result
+        result.map_err(|refusal| self.0.refused(priority, refusal))
     }
 
     /// Moves who waits at `place` to where somebody of `priority` would stand who came now, if that is further ahead.
@@ -300,12 +298,18 @@ impl Shared {
         Now { steady: self.clock.elapsed(), wall: self.clock.now() }
     }
 
+    /// Counts a refusal.
+    fn refused(&self, priority: Priority, refusal: Refusal) -> Refusal {
+        self.metrics.budget_refusals.with_label_values(&[priority.as_str(), refusal.as_str()]).inc();
+        refusal
+    }
+
     /// Lets everybody start who may; returns when the next token comes that somebody waits for.
     fn let_start(self: &Arc<Self>) -> Option<Duration> {
         let (started, next) = self.lock().pump(self.now());
-        for Started { device, probes, answer } in started {
+        for Started { device, priority, probes, answer } in started {
             // Nobody waits for it any more: the permit comes back and is dropped here, which gives its token back.
-            let _ = answer.send(Ok(Permit { shared: self.clone(), device, probes, used: false }));
+            let _ = answer.send(Ok(Permit { shared: self.clone(), device, priority, probes, used: false }));
         }
         next
     }
@@ -313,8 +317,16 @@ impl Shared {
 
 impl Permit {
     /// The lookup is about to ask the gateway: from here on its token is spent.
-    pub fn start(&mut self) {
-        self.used = true;
+    ///
+    /// # Errors
+    /// When something came between its admission and now: a rate limit, a device out of order.
+    pub fn start(&mut self) -> Result<(), Refusal> {
+        let now = self.shared.now();
+        match self.shared.lock().objection(&self.device, self.probes, now) {
+            None => self.used = true,
+            Some(refusal) => return Err(self.shared.refused(self.priority, refusal)),
+        }
+        Ok(())
     }
 }
 

@@ -114,7 +114,7 @@ impl Ledger {
         } else {
             self.lanes.get_mut(&id).map(|lane| lane.take(|waiter| waiter.device == *device)).unwrap_or_default()
         };
-        for Waiter { device, answer } in taken {
+        for Waiter { device, answer, .. } in taken {
             // Everybody is told what concerns them: other devices do not cool down with this one.
             let refusal = self.blocked(&device, now).unwrap_or_else(|| refusal.clone());
             let _ = answer.send(Err(refusal));

@@ -35,6 +35,7 @@ pub(super) enum LaneId {
 /// Somebody in the queue.
 pub(super) struct Waiter {
     pub(super) device: Device,
+    pub(super) priority: Priority,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
@@ -48,6 +49,7 @@ pub(super) struct Probes {
 /// A lookup that may start.
 pub(super) struct Started {
     pub(super) device: Device,
+    pub(super) priority: Priority,
     pub(super) probes: Probes,
     pub(super) answer: oneshot::Sender<Answer>,
 }
@@ -163,12 +165,18 @@ impl Ledger {
 
     /// Why nothing can start for `device` before some time, if that is so.
     pub(super) fn blocked(&self, device: &Device, now: Now) -> Option<Refusal> {
+        self.objection(device, Probes::default(), now)
+    }
+
+    /// Why a lookup cannot start that is the probe of these: what it probes does not stop it.
+    pub(super) fn objection(&self, device: &Device, probes: Probes, now: Now) -> Option<Refusal> {
         let known = self.devices.get(device);
         if let Some(retry_after) = known.and_then(|known| known.cooling(now.steady)) {
             return Some(Refusal::CoolingDown { retry_after });
         }
-        let holds = [self.gateway.as_ref(), known.and_then(|known| known.hold.as_ref())];
-        holds.into_iter().flatten().find_map(|hold| match hold.ask(now.steady) {
+        let gateway = self.gateway.as_ref().filter(|_| !probes.gateway);
+        let device = known.and_then(|known| known.hold.as_ref()).filter(|_| !probes.device);
+        [gateway, device].into_iter().flatten().find_map(|hold| match hold.ask(now.steady) {
             Held::Answer(failure, retry_after) => Some(Refusal::Held { failure, retry_after }),
             Held::Probe => None,
         })
@@ -195,7 +203,7 @@ impl Ledger {
             return Err(Refusal::Spent { retry_after: wait });
         }
         self.seats += 1;
-        lane.enqueue(now.steady, priority, self.seats, Waiter { device: device.clone(), answer });
+        lane.enqueue(now.steady, priority, self.seats, Waiter { device: device.clone(), priority, answer });
         Ok(Place { device: device.clone(), seat: self.seats })
     }
 
@@ -236,7 +244,7 @@ impl Ledger {
                     }
                     Gate::Open => {}
                 }
-                let Some(Waiter { device, answer }) = lane.pop() else { break };
+                let Some(Waiter { device, priority, answer }) = lane.pop() else { break };
                 if answer.is_closed() {
                     continue;
                 }
@@ -249,7 +257,7 @@ impl Ledger {
                 }
                 self.devices.entry(device.clone()).or_default().running += 1;
                 let probes = self.begin_probes(&device);
-                started.push(Started { device, probes, answer });
+                started.push(Started { device, priority, probes, answer });
             }
         }
         (started, next)

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::{Clock, Timestamp};
 use crate::jid::Device;
-use crate::metrics::{DEVICES_MAX, Metrics};
+use crate::metrics::Metrics;
 use crate::outcome::{Failure, Outcome};
 use crate::store::Store;
 
@@ -248,7 +248,7 @@ impl Budget {
         self.0.changed.notify_one();
         if let Some(length) = lesson.cool_down {
             tracing::warn!(device = ?permit.device, seconds = length.as_secs(), "WhatsApp says slow down: cooling down");
-            self.0.metrics.cool_downs.with_label_values(&[&permit.device.label()]).inc();
+            self.0.metrics.cool_downs.with_label_values(&[&lesson.label]).inc();
         }
         if let Some(record) = lesson.record
             && let Err(error) = self.0.store.put_device(&permit.device, record).await
@@ -260,9 +260,7 @@ impl Budget {
     /// Writes the present levels into the metrics.
     pub fn measure(&self) {
         let metrics = &self.0.metrics;
-        let levels = self.0.lock().levels(DEVICES_MAX, self.0.now());
-        metrics.budget_tokens.reset();
-        metrics.cool_down_seconds.reset();
+        let levels = self.0.lock().levels(self.0.now());
         metrics.gateway_refuses.set(i64::from(levels.gateway_refuses));
         metrics.budget_waiting.set(i64::try_from(levels.waiting).unwrap_or(i64::MAX));
         for (label, tokens) in levels.tokens {

@@ -24,6 +24,8 @@ pub(super) struct Lesson {
     pub(super) record: Option<DeviceRecord>,
     /// The length of the cool-down that began.
     pub(super) cool_down: Option<Duration>,
+    /// By which label the device is counted.
+    pub(super) label: String,
 }
 
 impl Ledger {
@@ -36,9 +38,12 @@ impl Ledger {
         now: Now,
     ) -> Lesson {
         self.learn_of_gateway(probes.gateway, result, now);
-        let lesson = self.learn_of_device(device, probes.device, result, now);
+        let mut lesson = self.learn_of_device(device, probes.device, result, now);
         if self.devices.get(device).is_some_and(DeviceState::is_proven) {
             self.move_out(device, now);
+        }
+        if lesson.cool_down.is_some() {
+            lesson.label = self.label(device);
         }
         let everybody = matches!(result, Err(failure) if failure.class == Class::Credentials);
         self.refuse_waiting(device, everybody, now);

@@ -12,10 +12,15 @@ use super::lane::{Gate, Lane, Limits, Seat};
 use super::{Answer, Config, Place, Priority, Refusal};
 use crate::clock::Timestamp;
 use crate::jid::Device;
+use crate::metrics::DEVICES_MAX;
 use crate::store::DeviceRecord;
 
 /// Devices known at once; beyond it those with nothing to remember are forgotten.
 const DEVICES_KNOWN_MAX: usize = 10_000;
+
+/// The labels of devices that have none of their own: those that never had an answer, and those beyond [`DEVICES_MAX`].
+const NEW: &str = "new";
+const OTHER: &str = "other";
 
 /// An instant on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +76,9 @@ pub(super) struct Ledger {
     seats: Seat,
     /// How many devices are too many.
     forget_at: usize,
+    /// The devices that appear by label in the metrics: the first that there were, so that series neither come and go nor become
+    /// many.
+    labelled: HashSet<Device>,
 }
 
 impl LaneId {
@@ -80,16 +88,13 @@ impl LaneId {
             Self::Own(device) => Some(device),
         }
     }
-
-    fn label(&self) -> String {
-        self.device().map_or_else(|| "new".to_owned(), Device::label)
-    }
 }
 
 impl Ledger {
     pub(super) fn new(config: Config) -> Self {
         let (devices, lanes) = (HashMap::new(), HashMap::new());
-        Self { config, devices, lanes, gateway: None, seats: 0, forget_at: DEVICES_KNOWN_MAX }
+        let labelled = HashSet::new();
+        Self { config, devices, lanes, gateway: None, seats: 0, forget_at: DEVICES_KNOWN_MAX, labelled }
     }
 
     pub(super) fn knows(&self, device: &Device) -> bool {
@@ -294,21 +299,44 @@ impl Ledger {
         }
     }
 
-    /// The present levels, of at most so many devices.
-    pub(super) fn levels(&mut self, devices_max: usize, now: Now) -> Levels {
-        let ids: Vec<LaneId> = self.lanes.keys().cloned().collect();
-        let (mut waiting, mut tokens) = (0, vec![]);
-        for id in ids {
-            let limits = self.limits(&id, now);
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            lane.fill(now.steady, limits);
-            waiting += lane.waiting();
-            if tokens.len() < devices_max {
-                tokens.push((id.label(), lane.tokens()));
-            }
+    /// By which label a device is counted: its own, or the one of all that never had an answer or that are too many.
+    pub(super) fn label(&mut self, device: &Device) -> String {
+        if !self.devices.get(device).is_some_and(DeviceState::is_proven) {
+            return NEW.to_owned();
         }
-        let proven = self.devices.iter().filter(|(_, known)| known.is_proven()).take(devices_max);
-        let cooling = proven.map(|(device, known)| (device.label(), known.cooling(now.steady).unwrap_or_default()));
-        Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, cooling: cooling.collect() }
+        if !self.labelled.contains(device) {
+            if self.labelled.len() >= DEVICES_MAX {
+                return OTHER.to_owned();
+            }
+            self.labelled.insert(device.clone());
+        }
+        device.label()
+    }
+
+    /// The present levels.
+    pub(super) fn levels(&mut self, now: Now) -> Levels {
+        let waiting = self.lanes.values().map(Lane::waiting).sum();
+        let proven = self.devices.iter().filter(|(_, known)| known.is_proven()).map(|(device, _)| device);
+        let room = DEVICES_MAX - self.labelled.len();
+        let newcomers: Vec<Device> =
+            proven.filter(|device| !self.labelled.contains(*device)).take(room).cloned().collect();
+        self.labelled.extend(newcomers);
+        let mut tokens = vec![(NEW.to_owned(), self.tokens(LaneId::New, now))];
+        let mut cooling = vec![];
+        for device in self.labelled.clone() {
+            let label = device.label();
+            let left = self.devices.get(&device).and_then(|known| known.cooling(now.steady));
+            cooling.push((label.clone(), left.unwrap_or_default()));
+            tokens.push((label, self.tokens(LaneId::Own(device), now)));
+        }
+        Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, cooling }
+    }
+
+    fn tokens(&mut self, id: LaneId, now: Now) -> f64 {
+        let limits = self.limits(&id, now);
+        self.lanes.get_mut(&id).map_or(0.0, |lane| {
+            lane.fill(now.steady, limits);
+            lane.tokens()
+        })
     }
 }

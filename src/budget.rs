@@ -126,6 +126,7 @@ struct Shared {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     ledger: Mutex<Ledger>,
+    writing: tokio::sync::Mutex<()>,
     changed: Notify,
 }
 
@@ -153,7 +154,8 @@ impl Budget {
     #[must_use]
     pub fn new(config: Config, clock: Clock, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         let ledger = Mutex::new(Ledger::new(config.clone()));
-        Self(Arc::new(Shared { config, clock, store, metrics, ledger, changed: Notify::new() }))
+        let (writing, changed) = (tokio::sync::Mutex::default(), Notify::new());
+        Self(Arc::new(Shared { config, clock, store, metrics, ledger, writing, changed }))
     }
 
     /// The configuration.
@@ -250,10 +252,21 @@ impl Budget {
             tracing::warn!(device = ?permit.device, seconds = length.as_secs(), "WhatsApp says slow down: cooling down");
             self.0.metrics.cool_downs.with_label_values(&[&lesson.label]).inc();
         }
-        if let Some(record) = lesson.record
-            && let Err(error) = self.0.store.put_device(&permit.device, record).await
+        if lesson.changed {
+            self.remember(&permit.device).await;
+        }
+    }
+
+    /// Writes what is known of a device into the store: one after the other, so that the last to be written is the newest.
+    async fn remember(&self, device: &Device) {
+        let _turn = self.0.writing.lock().await;
+        // What could not be read before must not be undone by what is written now.
+        self.load(device).await;
+        let record = self.0.lock().record(device);
+        if let Some(record) = record
+            && let Err(error) = self.0.store.put_device(device, record).await
         {
-            tracing::warn!(device = ?permit.device, %error, "what was learnt of a device is not stored");
+            tracing::warn!(?device, %error, "what was learnt of a device is not stored");
         }
     }
 
@@ -271,19 +284,16 @@ impl Budget {
         }
     }
 
-    /// Reads what is remembered of a device that this process has not met yet.
+    /// Reads what is remembered of a device that this process has not met yet, or could not read.
     async fn load(&self, device: &Device) {
         if self.0.lock().knows(device) {
             return;
         }
-        let record = match self.0.store.device(device).await {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::warn!(?device, %error, "what is remembered of a device cannot be read");
-                None
-            }
-        };
-        self.0.lock().meet(device, record, self.0.now());
+        let remembered = self.0.store.device(device).await;
+        if let Err(error) = &remembered {
+            tracing::debug!(?device, %error, "what is remembered of a device cannot be read");
+        }
+        self.0.lock().meet(device, remembered, self.0.now());
     }
 }
 

@@ -8,7 +8,6 @@ use super::device::{DeviceState, Hold};
 use super::ledger::{LaneId, Ledger, Now, Probes, Waiter};
 use crate::jid::Device;
 use crate::outcome::{Class, Failure, Outcome, Reason};
-use crate::store::DeviceRecord;
 
 /// A device that is out of order is probed after this, doubling to [`DEVICE_PROBE_MAX`].
 const DEVICE_PROBE: Duration = Duration::from_secs(5);
@@ -20,8 +19,8 @@ const GATEWAY_PROBE: Duration = Duration::from_secs(30);
 /// What is worth telling of what was learnt.
 #[derive(Debug, Default)]
 pub(super) struct Lesson {
-    /// What is to be remembered of the device, if that changed.
-    pub(super) record: Option<DeviceRecord>,
+    /// Whether what is to be remembered of the device changed.
+    pub(super) changed: bool,
     /// The length of the cool-down that began.
     pub(super) cool_down: Option<Duration>,
     /// By which label the device is counted.
@@ -67,9 +66,9 @@ impl Ledger {
     }
 
     fn learn_of_device(&mut self, device: &Device, probe: bool, result: &Result<Outcome, Failure>, now: Now) -> Lesson {
-        let known = self.devices.entry(device.clone()).or_default();
+        let known = self.devices.entry(device.clone()).or_insert_with(DeviceState::unread);
         let mut lesson = Lesson::default();
-        let changed = match result {
+        lesson.changed = match result {
             Ok(outcome) => {
                 known.hold = None;
                 if matches!(outcome, Outcome::Present(_)) {
@@ -99,7 +98,6 @@ impl Ledger {
                 false
             }
         };
-        lesson.record = changed.then(|| known.record());
         lesson
     }
 

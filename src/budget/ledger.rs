@@ -2,6 +2,7 @@
 //!
 //! Pure but for the channels by which those who wait are answered: time comes in, and who may start comes out.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::{Answer, Config, Place, Priority, Refusal};
 use crate::clock::Timestamp;
 use crate::jid::Device;
 use crate::metrics::DEVICES_MAX;
-use crate::store::DeviceRecord;
+use crate::store::{DeviceRecord, StoreError};
 
 /// Devices known at once; beyond it those with nothing to remember are forgotten.
 const DEVICES_KNOWN_MAX: usize = 10_000;
@@ -97,16 +98,37 @@ impl Ledger {
         Self { config, devices, lanes, gateway: None, seats: 0, forget_at: DEVICES_KNOWN_MAX, labelled }
     }
 
+    /// Whether what the store remembers of `device` is known here.
     pub(super) fn knows(&self, device: &Device) -> bool {
-        self.devices.contains_key(device)
+        self.devices.get(device).is_some_and(|known| !known.is_unread())
     }
 
-    /// Meets a device of which this is remembered.
-    pub(super) fn meet(&mut self, device: &Device, record: Option<DeviceRecord>, now: Now) {
+    /// What is to be remembered of `device`.
+    pub(super) fn record(&self, device: &Device) -> Option<DeviceRecord> {
+        self.devices.get(device).map(DeviceState::record)
+    }
+
+    /// Meets a device of which the store remembers this; an error is a store that failed.
+    pub(super) fn meet(&mut self, device: &Device, remembered: Result<Option<DeviceRecord>, StoreError>, now: Now) {
         if self.devices.len() >= self.forget_at {
             self.forget_idle(now);
         }
-        self.devices.entry(device.clone()).or_insert_with(|| DeviceState::load(record, now.wall, now.steady));
+        match (self.devices.entry(device.clone()), remembered) {
+            (Entry::Vacant(place), Ok(record)) => {
+                place.insert(DeviceState::load(record, now.wall, now.steady));
+            }
+            (Entry::Vacant(place), Err(_)) => {
+                place.insert(DeviceState::unread());
+            }
+            (Entry::Occupied(mut known), Ok(record)) if known.get().is_unread() => {
+                let was_proven = known.get().is_proven();
+                known.get_mut().recall(record, now.wall, now.steady);
+                if known.get().is_proven() && !was_proven {
+                    self.move_out(device, now);
+                }
+            }
+            (Entry::Occupied(_), _) => {}
+        }
     }
 
     /// Forgets devices for which nobody waits and that have nothing under way: those that never had an answer first, because
@@ -260,7 +282,7 @@ impl Ledger {
                 if let Some(lane) = self.lanes.get_mut(&id) {
                     lane.start();
                 }
-                self.devices.entry(device.clone()).or_default().running += 1;
+                self.devices.entry(device.clone()).or_insert_with(DeviceState::unread).running += 1;
                 let probes = self.begin_probes(&device);
                 started.push(Started { device, priority, probes, answer });
             }

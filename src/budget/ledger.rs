@@ -16,6 +16,9 @@ use crate::jid::Device;
 use crate::metrics::DEVICES_MAX;
 use crate::store::{DeviceRecord, StoreError};
 
+#[cfg(test)]
+mod tests;
+
 /// Devices known at once; beyond it those with nothing to remember are forgotten.
 const DEVICES_KNOWN_MAX: usize = 10_000;
 

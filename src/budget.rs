@@ -24,6 +24,8 @@ mod device;
 mod lane;
 mod learn;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use lane::Seat;
 use ledger::{Ledger, Now, Probes, Started};
@@ -242,9 +244,8 @@ impl Budget {
         self.0.lock().succeeded_at(device)
     }
 
-    /// Learns from how a lookup ended. Durable when it returns, if the store answers.
+    /// Learns from how a lookup ended that was started. Durable when it returns, if the store answers.
     pub async fn report(&self, permit: &mut Permit, result: &Result<Outcome, Failure>) {
-        permit.used = true;
         let lesson = self.0.lock().learn(&permit.device, permit.probes, result, self.0.now());
         permit.probes = Probes::default();
         self.0.changed.notify_one();
@@ -330,10 +331,9 @@ impl Permit {
     /// When something came between its admission and now: a rate limit, a device out of order.
     pub fn start(&mut self) -> Result<(), Refusal> {
         let now = self.shared.now();
-        match self.shared.lock().objection(&self.device, self.probes, now) {
-            None => self.used = true,
-            Some(refusal) => return Err(self.shared.refused(self.priority, refusal)),
-        }
+        let started = self.shared.lock().start(&self.device, self.probes, now);
+        started.map_err(|refusal| self.shared.refused(self.priority, refusal))?;
+        self.used = true;
         Ok(())
     }
 }

@@ -89,8 +89,10 @@ pub(super) struct DeviceState {
     /// end of the cool-down on the steady clock
     cooling_until: Option<Duration>,
     unread: bool,
-    /// Lookups that were let start and have not ended.
+    /// Lookups that were let through and have not ended.
     pub(super) running: usize,
+    /// Those of them that have not asked the gateway yet.
+    pub(super) reserved: usize,
     pub(super) hold: Option<Hold>,
     pub(super) succeeded_at: Option<Timestamp>,
 }

@@ -152,6 +152,16 @@ impl Ledger {
         self.forget_at = DEVICES_KNOWN_MAX.max(self.devices.len() * 2);
     }
 
+    /// Devices and lanes that are known.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.devices.len(), self.lanes.len())
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.values().map(Lane::waiting).sum()
+    }
+
     pub(super) fn gateway_refuses(&self, now: Now) -> bool {
         self.gateway.as_ref().is_some_and(|hold| matches!(hold.ask(now.steady), Held::Answer(..)))
     }
@@ -170,8 +180,9 @@ impl Ledger {
         let limits = self.limits(&LaneId::New, now);
         if let Some(shared) = self.lanes.get_mut(&LaneId::New) {
             shared.fill(now.steady, limits);
-            let running = self.devices.get(device).map_or(0, |known| known.running);
-            let lane = shared.split_off(running, |waiter| waiter.device == *device);
+            let known = self.devices.get(device);
+            let (running, reserved) = known.map_or((0, 0), |known| (known.running, known.reserved));
+            let lane = shared.split_off(running, reserved, |waiter| waiter.device == *device);
             self.lanes.insert(own, lane);
         }
     }
@@ -283,9 +294,11 @@ impl Ledger {
                     continue;
                 }
                 if let Some(lane) = self.lanes.get_mut(&id) {
-                    lane.start();
+                    lane.reserve();
                 }
-                self.devices.entry(device.clone()).or_insert_with(DeviceState::unread).running += 1;
+                let known = self.devices.entry(device.clone()).or_insert_with(DeviceState::unread);
+                known.running += 1;
+                known.reserved += 1;
                 let probes = self.begin_probes(&device);
                 started.push(Started { device, priority, probes, answer });
             }
@@ -302,15 +315,33 @@ impl Ledger {
         }
     }
 
-    /// A lookup that was let start has ended; `unused`: it never asked the gateway.
+    /// A lookup that was let through asks the gateway now.
+    ///
+    /// # Errors
+    /// What came between, if it may not.
+    pub(super) fn start(&mut self, device: &Device, probes: Probes, now: Now) -> Result<(), Refusal> {
+        if let Some(refusal) = self.objection(device, probes, now) {
+            return Err(refusal);
+        }
+        let id = self.lane_of(device);
+        let limits = self.limits(&id, now);
+        if let (Some(lane), Some(known)) = (self.lanes.get_mut(&id), self.devices.get_mut(device)) {
+            lane.fill(now.steady, limits);
+            lane.start();
+            known.reserved = known.reserved.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// A lookup that was let through has ended; `unused`: it never asked the gateway.
     pub(super) fn end(&mut self, device: &Device, probes: Probes, unused: bool, now: Now) {
         let id = self.lane_of(device);
         let limits = self.limits(&id, now);
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.end(unused, limits);
-        }
-        if let Some(known) = self.devices.get_mut(device) {
+        if let (Some(lane), Some(known)) = (self.lanes.get_mut(&id), self.devices.get_mut(device)) {
+            lane.fill(now.steady, limits);
+            lane.end(unused);
             known.running = known.running.saturating_sub(1);
+            known.reserved -= usize::from(unused).min(known.reserved);
         }
         if probes.device
             && let Some(hold) = self.devices.get_mut(device).and_then(|known| known.hold.as_mut())
@@ -340,26 +371,26 @@ impl Ledger {
 
     /// The present levels.
     pub(super) fn levels(&mut self, now: Now) -> Levels {
-        let waiting = self.lanes.values().map(Lane::waiting).sum();
+        let waiting = self.waiting();
         let proven = self.devices.iter().filter(|(_, known)| known.is_proven()).map(|(device, _)| device);
         let room = DEVICES_MAX - self.labelled.len();
         let newcomers: Vec<Device> =
             proven.filter(|device| !self.labelled.contains(*device)).take(room).cloned().collect();
         self.labelled.extend(newcomers);
-        let mut tokens = vec![(NEW.to_owned(), self.tokens(LaneId::New, now))];
+        let mut tokens = vec![(NEW.to_owned(), self.tokens(&LaneId::New, now))];
         let mut cooling = vec![];
         for device in self.labelled.clone() {
             let label = device.label();
             let left = self.devices.get(&device).and_then(|known| known.cooling(now.steady));
             cooling.push((label.clone(), left.unwrap_or_default()));
-            tokens.push((label, self.tokens(LaneId::Own(device), now)));
+            tokens.push((label, self.tokens(&LaneId::Own(device), now)));
         }
         Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, cooling }
     }
 
-    fn tokens(&mut self, id: LaneId, now: Now) -> f64 {
-        let limits = self.limits(&id, now);
-        self.lanes.get_mut(&id).map_or(0.0, |lane| {
+    fn tokens(&mut self, id: &LaneId, now: Now) -> f64 {
+        let limits = self.limits(id, now);
+        self.lanes.get_mut(id).map_or(0.0, |lane| {
             lane.fill(now.steady, limits);
             lane.tokens()
         })

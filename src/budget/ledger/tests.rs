@@ -15,13 +15,14 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 enum Step {
     Pass(u64),
     Ask(usize, Priority),
-    /// The oldest lookup under way, or another one, ends so.
+    /// A lookup that was let through asks the gateway, and gives up if it may not.
+    Start(usize),
+    /// A lookup ends so, if it was started; if not, it is given up.
     End(usize, End),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum End {
-    Unused,
     Present,
     Unregistered,
     RateLimited,
@@ -32,7 +33,6 @@ enum End {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let priority = prop::sample::select(vec![Priority::Miss, Priority::Expiring, Priority::Recheck]);
     let end = prop::sample::select(vec![
-        End::Unused,
         End::Present,
         End::Present,
         End::Present,
@@ -44,6 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0u64..2500).prop_map(Step::Pass),
         5 => (0usize..3, priority).prop_map(|(device, priority)| Step::Ask(device, priority)),
+        4 => (0usize..8).prop_map(Step::Start),
         4 => (0usize..8, end).prop_map(|(which, end)| Step::End(which, end)),
     ];
     prop::collection::vec(step, 1..250)
@@ -55,7 +56,7 @@ fn result(end: End) -> Result<Outcome, Failure> {
         Err(Failure { class, retry: false, reply, detail: "d".into() })
     };
     match end {
-        End::Unused | End::Present => Ok(Outcome::Present(Picture::new("https://h/p", "1", "image"))),
+        End::Present => Ok(Outcome::Present(Picture::new("https://h/p", "1", "image"))),
         End::Unregistered => {
             let (code, message) = ("C".into(), "m".into());
             Ok(Outcome::Negative(Negative { reason: Reason::Unregistered, status: 400, code, message }))
@@ -70,7 +71,7 @@ fn result(end: End) -> Result<Outcome, Failure> {
 struct Running {
     device: Device,
     probes: Probes,
-    started_at: Duration,
+    started: bool,
 }
 
 struct Story {
@@ -78,9 +79,10 @@ struct Story {
     now: Now,
     devices: Vec<Device>,
     running: Vec<Running>,
-    /// every start that was spent, by device
+    /// every question to the gateway
     starts: Vec<(Device, Duration)>,
-    cooling: Vec<(Device, Duration, Duration)>,
+    /// cool-downs: of whom, from when to when, and after how many questions
+    cooling: Vec<(Device, Duration, Duration, usize)>,
     /// kept so that nobody in the queue has left
     waiting: Vec<oneshot::Receiver<Answer>>,
 }
@@ -120,31 +122,38 @@ impl Story {
                     self.waiting.push(waiting);
                 }
             }
+            Step::Start(which) if which < self.running.len() => self.start(which),
             Step::End(which, end) if which < self.running.len() => self.end(which, end),
-            Step::End(..) => {}
+            Step::Start(_) | Step::End(..) => {}
         }
-        for started in self.ledger.pump(self.now).0 {
-            let Started { device, probes, .. } = started;
+        for Started { device, probes, .. } in self.ledger.pump(self.now).0 {
+            self.running.push(Running { device, probes, started: false });
+        }
+    }
+
+    fn start(&mut self, which: usize) {
+        let Running { device, probes, started } = &mut self.running[which];
+        if *started {
+            return;
+        }
+        if self.ledger.start(device, *probes, self.now).is_ok() {
+            *started = true;
             self.starts.push((device.clone(), self.now.steady));
-            self.running.push(Running { device, probes, started_at: self.now.steady });
+        } else {
+            self.end(which, End::Passing);
         }
     }
 
     fn end(&mut self, which: usize, end: End) {
-        let Running { device, mut probes, started_at } = self.running.remove(which);
-        let unused = matches!(end, End::Unused);
-        if unused {
-            let start = (device.clone(), started_at);
-            let index = self.starts.iter().position(|other| *other == start).unwrap();
-            self.starts.remove(index);
-        } else {
+        let Running { device, mut probes, started } = self.running.remove(which);
+        if started {
             let lesson = self.ledger.learn(&device, probes, &result(end), self.now);
             probes = Probes::default();
             if let Some(length) = lesson.cool_down {
-                self.cooling.push((device.clone(), self.now.steady, self.now.steady + length));
+                self.cooling.push((device.clone(), self.now.steady, self.now.steady + length, self.starts.len()));
             }
         }
-        self.ledger.end(&device, probes, unused, self.now);
+        self.ledger.end(&device, probes, !started, self.now);
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
@@ -161,9 +170,9 @@ impl Story {
                     prop_assert!(made <= allowed + 1e-6, "{made} starts where {allowed} are allowed");
                 }
             }
-            for (_, from, to) in self.cooling.iter().filter(|(other, ..)| other == device) {
-                let within = starts.iter().filter(|at| *from < **at && *at < to).count();
-                prop_assert_eq!(within, 0, "starts while cooling down");
+            for (_, _, to, before) in self.cooling.iter().filter(|(other, ..)| other == device) {
+                let within = self.starts[*before..].iter().filter(|(other, at)| other == device && at < to).count();
+                prop_assert_eq!(within, 0, "questions while cooling down");
             }
         }
         Ok(())
@@ -199,12 +208,14 @@ proptest! {
         while !story.running.is_empty() {
             story.end(0, End::Present);
         }
-        let limits = Limits { rate: RATE, burst: 1.0, concurrency: 1 };
-        story.step(&Step::Pass(60_000));
-        for lane in story.ledger.lanes.values_mut() {
-            lane.fill(story.now.steady, limits);
-            prop_assert!(lane.is_idle(), "{} waiting", lane.waiting());
+        prop_assert!(story.ledger.devices.values().all(|known| known.running == 0 && known.reserved == 0));
+        story.step(&Step::Pass(3_600_000));
+        let now = story.now;
+        let ids: Vec<LaneId> = story.ledger.lanes.keys().cloned().collect();
+        for id in ids {
+            prop_assert!(story.ledger.lanes[&id].is_idle());
+            let tokens = story.ledger.tokens(&id, now);
+            prop_assert!((tokens - f64::from(BURST)).abs() < 1e-6, "{} tokens in a full bucket", tokens);
         }
-        prop_assert!(story.ledger.devices.values().all(|known| known.running == 0));
     }
 }

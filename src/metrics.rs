@@ -9,7 +9,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-/// The most devices that appear by label; the others are left out.
+/// The most devices that appear by a label of their own; the others are left out, or counted together as `other`.
 pub const DEVICES_MAX: usize = 100;
 
 /// Latencies from a memory hit (50 us) to a gateway at its slowest (s).
@@ -108,9 +108,9 @@ metrics! {
     budget_refusals: IntCounterVec = "budget_refusals_total" ["priority", "reason"];
     /// Lookups waiting for the budget now.
     budget_waiting: IntGauge = "budget_waiting";
-    /// Lookups that may start at once, by device; devices that never had a success share the one called new.
+    /// Lookups that may start at once, by device; devices that never had an answer share the one called new.
     budget_tokens: GaugeVec = "budget_tokens" ["device"];
-    /// Cool-downs begun because WhatsApp said slow down, by device.
+    /// Cool-downs begun because WhatsApp said slow down, by device; new: never had an answer, other: beyond the first hundred.
     cool_downs: IntCounterVec = "cool_downs_total" ["device"];
     /// What is left of a device's cool-down; 0 when it is not cooling down.
     cool_down_seconds: GaugeVec = "cool_down_remaining_seconds" ["device"];

@@ -77,7 +77,7 @@ impl Inner {
         };
         pilot.asking();
         let began = self.clock.elapsed();
-        let failure = match self.attempt(key, permit, self.config.gateway_timeout).await {
+        let failure = match self.attempt(key, permit, self.config.gateway_timeout).await? {
             Err(failure) if failure.retry => failure,
             ended => return Ok(ended),
         };
@@ -92,7 +92,7 @@ impl Inner {
             () = self.clock.sleep(left(began)) => return Ok(Err(failure)),
         };
         match permit {
-            Ok(permit) => Ok(self.attempt(key, permit, left(began)).await),
+            Ok(permit) => Ok(self.attempt(key, permit, left(began)).await.unwrap_or(Err(failure))),
             Err(_) => Ok(Err(failure)),
         }
     }
@@ -103,11 +103,16 @@ impl Inner {
         self.budget.admit(&key.subject.device, priority, patience, seated).await
     }
 
-    /// One question to the gateway.
-    async fn attempt(&self, key: &Key, mut permit: Permit, timeout: Duration) -> Result<(Outcome, Look), Failure> {
+    /// One question to the gateway, if it may still be asked.
+    async fn attempt(
+        &self,
+        key: &Key,
+        mut permit: Permit,
+        timeout: Duration,
+    ) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
         let claim = self.store.claim(key).await.ok();
         let look = Look { claim, started_at: self.clock.now() };
-        permit.start();
+        permit.start()?;
         self.metrics.gateway_in_flight.inc();
         let began = Instant::now();
         let answer = tokio::time::timeout(timeout, self.gateway.lookup(key)).await;
@@ -121,7 +126,7 @@ impl Inner {
         };
         self.metrics.gateway_lookups.with_label_values(&[class]).inc();
         self.budget.report(&mut permit, &result).await;
-        result.map(|outcome| (outcome, look))
+        Ok(result.map(|outcome| (outcome, look)))
     }
 
     /// Records what a look brought, and takes it into memory.

@@ -88,6 +88,11 @@ pub(super) struct DeviceState {
     record: DeviceRecord,
     /// end of the cool-down on the steady clock
     cooling_until: Option<Duration>,
+    unread: bool,
+    /// Lookups that were let through and have not ended.
+    pub(super) running: usize,
+    /// Those of them that have not asked the gateway yet.
+    pub(super) reserved: usize,
     pub(super) hold: Option<Hold>,
     pub(super) succeeded_at: Option<Timestamp>,
 }
@@ -99,6 +104,31 @@ impl DeviceState {
         let longest = Duration::from_secs(record.cool_down_seconds.into());
         let left = record.cool_down_until.map(|until| until.since(wall).min(longest)).filter(|left| !left.is_zero());
         Self { record, cooling_until: left.map(|left| now + left), ..Self::default() }
+    }
+
+    /// A device of which nothing could be read: the store failed.
+    pub(super) fn unread() -> Self {
+        Self { unread: true, ..Self::default() }
+    }
+
+    /// Whether what the store remembers of it is still to be read.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread
+    }
+
+    /// Learns late what the store remembered, beside what was learnt since: the worse of both counts.
+    pub(super) fn recall(&mut self, record: Option<DeviceRecord>, wall: Timestamp, now: Duration) {
+        let before = Self::load(record, wall, now);
+        self.unread = false;
+        self.record.proven |= before.record.proven;
+        if before.share(wall) < self.share(wall) {
+            (self.record.slowed_at, self.record.slowed_to) = (before.record.slowed_at, before.record.slowed_to);
+        }
+        if before.record.cool_down_until > self.record.cool_down_until {
+            self.cooling_until = self.cooling_until.max(before.cooling_until);
+            self.record.cool_down_until = before.record.cool_down_until;
+            self.record.cool_down_seconds = before.record.cool_down_seconds;
+        }
     }
 
     pub(super) fn record(&self) -> DeviceRecord {
@@ -147,7 +177,7 @@ impl DeviceState {
 
     /// Whether forgetting it loses nothing that counts.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        self.cooling(now).is_none() && self.hold.as_ref().is_none_or(|hold| !hold.probing)
+        self.running == 0 && self.cooling(now).is_none()
     }
 }
 
@@ -202,6 +232,24 @@ mod tests {
         let back = DeviceState::load(Some(device.record()), wall(-86_400), secs(3));
         assert_eq!(back.cooling(secs(3)), Some(secs(60)));
         assert_eq!(DeviceState::load(Some(device.record()), wall(61), secs(3)).cooling(secs(3)), None);
+    }
+
+    #[test]
+    fn what_is_read_late_counts_beside_what_was_learnt_since() {
+        let mut before = DeviceState::default();
+        before.cool_down(&config(), wall(0), secs(0));
+        before.prove();
+        let mut device = DeviceState::unread();
+        device.recall(Some(before.record()), wall(20), secs(3));
+        assert!(!device.is_unread() && device.is_proven());
+        assert_eq!(device.cooling(secs(3)), Some(secs(40)));
+        assert_eq!(device.record(), before.record());
+        let mut device = DeviceState::unread();
+        device.cool_down(&config(), wall(20), secs(3));
+        let learnt = device.record();
+        device.recall(Some(before.record()), wall(20), secs(3));
+        assert_eq!(device.cooling(secs(3)), Some(secs(60)));
+        assert_eq!(device.record(), DeviceRecord { proven: true, ..learnt });
     }
 
     #[test]

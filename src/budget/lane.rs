@@ -44,18 +44,23 @@ pub(super) struct Lane<W> {
     tokens: f64,
     filled_at: Duration,
     running: usize,
+    /// those of them that have not asked the gateway yet
+    reserved: usize,
     queue: BTreeMap<(Duration, Seat), W>,
 }
 
 impl<W> Lane<W> {
     pub(super) fn new(now: Duration) -> Self {
-        Self { tokens: 0.0, filled_at: now, running: 0, queue: BTreeMap::new() }
+        Self { tokens: 0.0, filled_at: now, running: 0, reserved: 0, queue: BTreeMap::new() }
     }
 
     /// Brings the bucket up to `now`.
     pub(super) fn fill(&mut self, now: Duration, limits: Limits) {
         let passed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + passed * limits.rate).min(limits.burst);
+        // A token that may come back has its room kept: otherwise it would come on top of a full bucket.
+        #[allow(clippy::cast_precision_loss)] // at most the concurrency
+        let room = (limits.burst - self.reserved as f64).max(0.0);
+        self.tokens = (self.tokens + passed * limits.rate).min(room.max(self.tokens));
         self.filled_at = self.filled_at.max(now);
     }
 
@@ -78,28 +83,40 @@ impl<W> Lane<W> {
         self.queue.len()
     }
 
+    pub(super) fn waiters(&self) -> impl Iterator<Item = &W> {
+        self.queue.values()
+    }
+
     /// Whether the next in the queue may start; the lane must be filled.
     pub(super) fn gate(&self, limits: Limits) -> Gate {
         if self.running >= limits.concurrency {
             Gate::Full
         } else if self.tokens < ALMOST_ONE {
-            Gate::Later(seconds((1.0 - self.tokens) / limits.rate))
+            // Never nothing, however small the fraction that is missing: that would be a loop.
+            Gate::Later(seconds((1.0 - self.tokens) / limits.rate).max(Duration::from_nanos(1)))
         } else {
             Gate::Open
         }
     }
 
-    /// Pays for one start.
-    pub(super) fn start(&mut self) {
+    /// Pays for one that is let through.
+    pub(super) fn reserve(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
         self.running += 1;
+        self.reserved += 1;
     }
 
-    /// One that was started has ended; `unused`: it never asked the gateway, and its token comes back.
-    pub(super) fn end(&mut self, unused: bool, limits: Limits) {
+    /// One that was let through asks the gateway now: its token is spent.
+    pub(super) fn start(&mut self) {
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// One that was let through has ended; `unused`: it never asked the gateway, and its token comes back.
+    pub(super) fn end(&mut self, unused: bool) {
         self.running = self.running.saturating_sub(1);
         if unused {
-            self.tokens = (self.tokens + 1.0).min(limits.burst);
+            self.reserved = self.reserved.saturating_sub(1);
+            self.tokens += 1.0;
         }
     }
 
@@ -130,6 +147,15 @@ impl<W> Lane<W> {
     /// Takes out everybody for whom `picked` is true.
     pub(super) fn take(&mut self, picked: impl Fn(&W) -> bool) -> Vec<W> {
         self.queue.extract_if(.., |_, waiter| picked(waiter)).map(|(_, waiter)| waiter).collect()
+    }
+
+    /// Splits off a lane for those in the queue for whom `picked` is true and for `running` of the lookups under way, of which
+    /// `reserved` have not asked yet. What was saved up goes with them, and this lane begins anew, empty: so no lookup becomes possible that was not before.
+    pub(super) fn split_off(&mut self, running: usize, reserved: usize, picked: impl Fn(&W) -> bool) -> Self {
+        let queue = self.queue.extract_if(.., |_, waiter| picked(waiter)).collect();
+        self.running = self.running.saturating_sub(running);
+        self.reserved = self.reserved.saturating_sub(reserved);
+        Self { tokens: std::mem::take(&mut self.tokens), filled_at: self.filled_at, running, reserved, queue }
     }
 
     /// How long somebody of `priority` who came now would wait at least: until a token has come for everybody before it and
@@ -171,10 +197,11 @@ mod tests {
         assert!((lane.tokens() - 4.0).abs() < 1e-9);
         for _ in 0..3 {
             assert_eq!(lane.gate(LIMITS), Gate::Open);
+            lane.reserve();
             lane.start();
         }
         assert_eq!(lane.gate(LIMITS), Gate::Full);
-        lane.end(false, LIMITS);
+        lane.end(false);
         assert_eq!(lane.gate(LIMITS), Gate::Open);
     }
 
@@ -202,6 +229,33 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_comes_back_does_not_come_on_top_of_a_full_bucket() {
+        let mut lane = Lane::<()>::new(ms(0));
+        lane.fill(ms(60_000), LIMITS);
+        lane.reserve();
+        lane.fill(ms(120_000), LIMITS);
+        assert!((lane.tokens() - 3.0).abs() < 1e-9);
+        lane.end(true);
+        lane.fill(ms(180_000), LIMITS);
+        assert!((lane.tokens() - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn whoever_waits_as_long_as_told_gets_a_token_however_odd_the_rate() {
+        for rate in [0.3, 3.0, 7.0, 1e3 / 3.0, 99_999.0, 1e9] {
+            let limits = Limits { rate, ..LIMITS };
+            let (mut lane, mut now) = (Lane::<()>::new(ms(0)), ms(0));
+            let mut waits = 0;
+            while let Gate::Later(wait) = lane.gate(limits) {
+                now += wait;
+                waits += 1;
+                assert!(waits <= 2, "at {rate}/s");
+                lane.fill(now, limits);
+            }
+        }
+    }
+
+    #[test]
     fn estimates_count_who_stands_ahead() {
         let mut lane = Lane::new(ms(0));
         assert_eq!(lane.estimate(ms(0), Priority::Miss, LIMITS).as_millis(), 500);
@@ -224,9 +278,10 @@ mod tests {
                 if drain { lane.drain(now); }
                 for _ in 0..tries {
                     if lane.gate(LIMITS) == Gate::Open {
+                        lane.reserve();
                         lane.start();
                         starts.push(now);
-                        lane.end(false, LIMITS);
+                        lane.end(false);
                     }
                 }
             }

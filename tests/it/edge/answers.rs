@@ -82,7 +82,8 @@ async fn tell_their_age_and_never_promise_more_than_the_url_has_left() {
 
 #[tokio::test]
 async fn without_an_expiry_last_for_the_fallback() {
-    let world = hand::world(Options::default()).await.flag("--fallback-ttl=30s");
+    // Nothing is warm, so that no look in the background comes before the one that is asked for here.
+    let world = hand::world(Options::default()).await.flag("--fallback-ttl=30s").flag("--warm-for=0s");
     for (index, address) in
         [Address::WithoutExpiry, Address::UnreadableExpiry, Address::Missing].into_iter().enumerate()
     {

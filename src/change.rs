@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
-use crate::entry::{Unreadable, check_format};
 use crate::outcome::{Observation, Outcome, Reason, Rules, Token};
+use crate::record::{self, Unreadable};
 
 #[cfg(test)]
 mod tests;
@@ -378,7 +378,7 @@ impl State {
             twin: self.twin.clone(),
             looks: self.looks,
         };
-        rmp_serde::to_vec(&record).expect("a record of plain data encodes")
+        record::write(&record)
     }
 
     /// Reads a stored form.
@@ -386,8 +386,7 @@ impl State {
     /// # Errors
     /// When it is not one, or a newer program wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        check_format(bytes, FORMAT)?;
-        let record: StateRecord = rmp_serde::from_slice(bytes)?;
+        let record: StateRecord = record::read(bytes, FORMAT)?;
         Ok(Self {
             recorded: record.recorded.map(|recorded| Recorded {
                 incarnation: u128::from(recorded.incarnation_high) << 64 | u128::from(recorded.incarnation_low),

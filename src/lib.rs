@@ -25,7 +25,7 @@
 //! | duties | [`refresh`]: what is due |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; they do not know each other |
-//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`go_json`]: pure; [`clock`], [`metrics`] |
+//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
@@ -53,6 +53,7 @@ pub mod http;
 pub mod jid;
 pub mod metrics;
 pub mod outcome;
+pub mod record;
 pub mod refresh;
 pub mod store;
 pub mod telemetry;

@@ -29,7 +29,7 @@ pub enum StoreError {
     Unavailable(String),
     /// A record cannot be read: it is damaged or from a newer program.
     #[error("a stored record cannot be read: {0}")]
-    Unreadable(#[from] crate::entry::Unreadable),
+    Unreadable(#[from] crate::record::Unreadable),
 }
 
 /// Why the store could not be opened: a sentence for the person who starts the program.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::entry::{Unreadable, check_format};
+use crate::record::{self, Unreadable};
 
 /// What is remembered about a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,7 @@ impl DeviceRecord {
             slowed_at: self.slowed_at,
             slowed_to: self.slowed_to,
         };
-        rmp_serde::to_vec(&record).expect("a record of plain data encodes")
+        record::write(&record)
     }
 
     /// Reads a stored form.
@@ -60,8 +60,7 @@ impl DeviceRecord {
     /// # Errors
     /// When it is not one, or a newer program wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        check_format(bytes, FORMAT)?;
-        let record: Record = rmp_serde::from_slice(bytes)?;
+        let record: Record = record::read(bytes, FORMAT)?;
         Ok(Self {
             proven: record.proven,
             cool_down_until: record.cool_down_until,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. Modules of one floor do not know each other, but for those listed in [`NEIGHBOURS`].
 const FLOORS: [&[&str]; 6] = [
-    &["clock", "jid", "outcome", "entry", "change", "go_json", "metrics"],
+    &["clock", "jid", "outcome", "entry", "change", "record", "go_json", "metrics"],
     &["store", "gateway"],
     &["budget", "avatars"],
     &["refresh"],
@@ -15,12 +15,12 @@ const FLOORS: [&[&str]; 6] = [
     &["config", "telemetry"],
 ];
 
-/// What may be used on the same floor: `entry` and `change` speak of one another's types, the lookup asks the budget, and
+/// What may be used on the same floor: `entry` is made from what `change` says, the lookup asks the budget, and
 /// `config` fills the log's part.
 const NEIGHBOURS: [(&str, &[&str]); 5] = [
     ("outcome", &["clock", "jid", "go_json"]),
-    ("entry", &["clock", "outcome", "change", "jid"]),
-    ("change", &["clock", "outcome", "entry", "jid"]),
+    ("entry", &["clock", "outcome", "change", "record", "jid"]),
+    ("change", &["clock", "outcome", "record", "jid"]),
     ("avatars", &["budget"]),
     ("config", &["telemetry"]),
 ];

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use avatar_proxy::entry::Unreadable;
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::Token;
+use avatar_proxy::record::Unreadable;
 use avatar_proxy::store::sqlite::Sqlite;
 use avatar_proxy::store::{Store, StoreError, Write};
 use rusqlite::Connection;

@@ -275,6 +275,12 @@ impl Avatars {
         self.0.budget.blocked(&key.subject.device)
     }
 
+    /// How long a background look at a key would wait for the budget.
+    #[must_use]
+    pub fn wait_for_budget(&self, key: &Key, priority: Priority) -> Duration {
+        self.0.budget.estimate(&key.subject.device, priority)
+    }
+
     /// Whether the gateway can be asked at all: false while it refuses the proxy's own credentials and is not to be probed.
     #[must_use]
     pub fn gateway_answers(&self) -> bool {
@@ -381,7 +387,8 @@ impl Avatars {
                 }
                 Wait::Ended(Ending::GaveUp(refusal)) => Unmet::Refused(refusal),
                 Wait::NotStarted => {
-                    let retry_after = self.0.budget.estimate(&key.subject.device).max(Duration::from_secs(1));
+                    let retry_after =
+                        self.0.budget.estimate(&key.subject.device, Priority::Miss).max(Duration::from_secs(1));
                     Unmet::Refused(Refusal::Spent { retry_after })
                 }
                 Wait::OwnerGone if tries < TRIES_MAX => continue,

@@ -217,10 +217,10 @@ impl Budget {
         self.0.changed.notify_one();
     }
 
-    /// How long a client's lookup for `device` that came now would wait.
+    /// How long a lookup for `device` that came now would wait.
     #[must_use]
-    pub fn estimate(&self, device: &Device) -> Duration {
-        self.0.lock().estimate(device, Priority::Miss, self.0.now())
+    pub fn estimate(&self, device: &Device, priority: Priority) -> Duration {
+        self.0.lock().estimate(device, priority, self.0.now())
     }
 
     /// Why nothing can start for `device` before some time, if that is so.

@@ -50,8 +50,12 @@ const STORE_REST: Duration = Duration::from_secs(2);
 /// How often sizes are read for the metrics.
 const MEASURE_PACE: Duration = Duration::from_secs(5);
 
-/// A key of a device that has enough under way is due again after this, and up to twice this.
+/// A key of a device that has enough under way is due again after this at the least, and up to twice as long.
 const CROWDED: Duration = Duration::from_secs(5);
+
+/// A recheck that finds no place comes back when this many times those before it have had their turn: a backlog that the budget
+/// never clears must not be written anew every few seconds.
+const CROWDED_RECHECKS: u32 = 4;
 
 /// A look that failed is not made again before this.
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
@@ -200,7 +204,11 @@ impl Refresh {
                 Step::Look(priority) if self.may_run(&due.key.subject.device, priority) => {
                     self.look(due.key, priority, now);
                 }
-                Step::Look(_) => put_off.push((due.key, Some(now + CROWDED.mul_f64(1.0 + fastrand::f64())))),
+                Step::Look(priority) => {
+                    let turns = if priority == Priority::Recheck { CROWDED_RECHECKS } else { 1 };
+                    let wait = inner.avatars.wait_for_budget(&due.key, priority).saturating_mul(turns).max(CROWDED);
+                    put_off.push((due.key, Some(now + wait.mul_f64(1.0 + fastrand::f64()))));
+                }
             }
         }
         if !put_off.is_empty() {

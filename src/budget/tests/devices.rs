@@ -45,7 +45,7 @@ async fn after_a_cool_down_the_bucket_is_empty_and_fills_at_half_the_rate() {
     for _ in 0..4 {
         desk.look("d", present()).await;
     }
-    assert_eq!(desk.budget.estimate(&device("d")), secs(1));
+    assert_eq!(desk.budget.estimate(&device("d"), Priority::Miss), secs(1));
 }
 
 #[tokio::test]

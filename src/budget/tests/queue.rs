@@ -92,9 +92,9 @@ async fn coming_back_when_told_succeeds() {
 async fn who_leaves_gives_the_place_to_the_next() {
     let desk = Desk::new(&["d"]);
     let (first, second) = (desk.miss("d").await, desk.miss("d").await);
-    assert_eq!(desk.budget.estimate(&device("d")), secs(3));
+    assert_eq!(desk.budget.estimate(&device("d"), Priority::Miss), secs(3));
     first.leave().await;
-    assert_eq!(desk.budget.estimate(&device("d")), secs(2));
+    assert_eq!(desk.budget.estimate(&device("d"), Priority::Miss), secs(2));
     desk.pass(secs(1)).await;
     second.permit().await;
 }
@@ -113,11 +113,11 @@ async fn who_leaves_with_a_permit_in_hand_gives_it_back() {
 async fn an_unused_permit_gives_its_token_back_and_a_used_one_does_not() {
     let desk = Desk::new(&["d"]);
     drop(desk.granted("d").await);
-    assert_eq!(desk.budget.estimate(&device("d")), secs(0));
+    assert_eq!(desk.budget.estimate(&device("d"), Priority::Miss), secs(0));
     let mut permit = desk.miss("d").await.permit().await;
     permit.start().unwrap();
     drop(permit);
-    assert_eq!(desk.budget.estimate(&device("d")), secs(1));
+    assert_eq!(desk.budget.estimate(&device("d"), Priority::Miss), secs(1));
 }
 
 #[tokio::test]

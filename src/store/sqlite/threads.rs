@@ -182,6 +182,10 @@ impl Writer {
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the store was not closed cleanly");
         }
+        // Unlocked, not only closed: a process that is just being started holds a copy of the descriptor for a moment.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the store's lock file was not unlocked");
+        }
         drop(self.lock);
         drop(self.ended);
     }

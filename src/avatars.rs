@@ -26,7 +26,7 @@ use crate::entry::{Entry, Freshness};
 use crate::gateway::Gateway;
 use crate::jid::{Key, Subject};
 use crate::metrics::Metrics;
-use crate::outcome::Rules;
+use crate::outcome::{Class, Rules};
 use crate::store::Store;
 
 mod answer;
@@ -184,8 +184,10 @@ impl Need {
 pub enum Refreshed {
     /// With an outcome; its next look is scheduled.
     Done,
-    /// It is not worth trying again before this much time has passed.
-    PutOff(Duration, &'static str),
+    /// With a failure; it is not worth trying again before this much time has passed.
+    Failed(Class, Duration),
+    /// The gateway was not asked, because of the budget or because the program stops; likewise.
+    NotMade(Duration),
 }
 
 impl Avatars {
@@ -257,14 +259,12 @@ impl Avatars {
                     if tries < TRIES_MAX {
                         continue;
                     }
-                    Refreshed::PutOff(Duration::ZERO, "abandoned")
+                    Refreshed::NotMade(Duration::ZERO)
                 }
                 Wait::Ended(Ending::Done(..)) => Refreshed::Done,
-                Wait::Ended(Ending::Failed(failure, retry_after, _)) => {
-                    Refreshed::PutOff(retry_after, failure.class.as_str())
-                }
-                Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::PutOff(refusal.retry_after(), "refused"),
-                Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::PutOff(RECENT, "abandoned"),
+                Wait::Ended(Ending::Failed(failure, retry_after, _)) => Refreshed::Failed(failure.class, retry_after),
+                Wait::Ended(Ending::GaveUp(refusal)) => Refreshed::NotMade(refusal.retry_after()),
+                Wait::OwnerGone | Wait::NotStarted | Wait::TooLong => Refreshed::NotMade(RECENT),
             };
         }
     }

@@ -202,7 +202,7 @@ impl Refresh {
                 Step::Rest => put_off.push((due.key, None)),
                 Step::PutOff(at) => put_off.push((due.key, Some(at))),
                 Step::Look(priority) if self.may_run(&due.key.subject.device, priority) => {
-                    self.look(due.key, priority, now);
+                    self.look(due, priority, now);
                 }
                 Step::Look(priority) => {
                     let turns = if priority == Priority::Recheck { CROWDED_RECHECKS } else { 1 };
@@ -229,8 +229,11 @@ impl Refresh {
         may
     }
 
-    fn look(&self, key: Key, priority: Priority, taken_at: Timestamp) {
+    fn look(&self, due: Due, priority: Priority, taken_at: Timestamp) {
         let this = self.clone();
+        let Due { key, entry, requested_at, .. } = due;
+        // Nobody ever asked for it and nothing is held: the state machine did, and asks again if it still matters.
+        let unheld = entry.is_none() && requested_at.is_none();
         // No more keys are taken than there is room for.
         let running = self.0.running.clone().try_acquire_owned();
         self.0.tasks.spawn(async move {
@@ -240,12 +243,16 @@ impl Refresh {
             let refreshed = inner.avatars.refresh(&key, priority, taken_at).await;
             inner.metrics.refreshes_running.dec();
             this.has_run(&key.subject.device);
+            let again = |wait: Duration| inner.clock.now() + wait.max(PUT_OFF_MIN).mul_f64(1.0 + 0.2 * fastrand::f64());
             let result = match refreshed {
                 Refreshed::Done => "done",
-                Refreshed::PutOff(wait, why) => {
-                    let wait = wait.max(PUT_OFF_MIN).mul_f64(1.0 + 0.2 * fastrand::f64());
-                    this.reschedule(vec![(key, Some(inner.clock.now() + wait))]).await;
-                    why
+                Refreshed::Failed(class, wait) => {
+                    this.reschedule(vec![(key, (!unheld).then(|| again(wait)))]).await;
+                    class.as_str()
+                }
+                Refreshed::NotMade(wait) => {
+                    this.reschedule(vec![(key, Some(again(wait)))]).await;
+                    "not-made"
                 }
             };
             inner.metrics.refreshes.with_label_values(&[result]).inc();

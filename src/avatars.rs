@@ -62,7 +62,8 @@ const RECENT: Duration = Duration::from_secs(10);
 /// How often a client boards a flight before it gives up.
 const TRIES_MAX: usize = 3;
 
-/// What a waiter grants a flight to find out whether it may start, however short its patience for the budget.
+/// What a waiter grants a flight beyond its patience for the budget: to find out whether it may start, and to start in the last
+/// moment, because whom the budget lets wait until then is served.
 const START_GRACE: Duration = Duration::from_millis(500);
 
 /// What a waiter grants a started flight beyond the gateway's own timeout: the store's calls and the budget for a retry.
@@ -347,7 +348,7 @@ impl Avatars {
 
     async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
         let need = Need::of(ask, now);
-        let patience = self.0.budget.config().max_wait.max(START_GRACE);
+        let patience = self.0.budget.config().max_wait + START_GRACE;
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {
             _ if ask.no_cache => Why::Request,

@@ -169,7 +169,7 @@ async fn a_client_whose_turn_does_not_come_within_its_patience_is_told_to_come_b
     ada.arrived(1).await;
     let second = asking(&app, BOB, "");
     queued(&app, 1).await;
-    world.clock.advance(10 * SECOND);
+    world.clock.advance(11 * SECOND);
     second.await.unwrap().expect(429, "detail=budget");
     queued(&app, 0).await;
     held.release();

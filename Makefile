@@ -37,3 +37,7 @@ e2e: ## what needs tools from outside: runs the README's commands
 .PHONY: demo
 demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 	$(CARGO) run --locked --release -- demo
+
+.PHONY: bench
+bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
+	$(CARGO) bench --locked --bench hits -- $(ARGS)

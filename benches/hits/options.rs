@@ -1,0 +1,108 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Measures what a memory hit costs, beside other servers that would answer it.
+#[derive(Debug, Parser)]
+#[command(name = "cargo bench --bench hits --", max_term_width = 120)]
+pub(crate) struct Options {
+    /// How often every server has its turn
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// How long a turn is
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Keep-alive connections of the load
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) connections: u32,
+    /// Keys asked for, each as often as any other
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) keys: u64,
+    /// Which servers; all by default
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Which>,
+    /// Instead: user-space instructions per hit, counted by valgrind
+    #[arg(long, conflicts_with = "memory")]
+    pub(crate) instructions: bool,
+    /// Instead: bytes per entry in memory, and how the process stays below its limit
+    #[arg(long)]
+    pub(crate) memory: bool,
+    /// With --memory: how many entries
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub(crate) entries: u64,
+    /// Given by cargo.
+    #[arg(long, hide = true, global = true)]
+    pub(crate) bench: bool,
+    #[command(subcommand)]
+    pub(crate) role: Option<Role>,
+}
+
+/// A server that takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    AvatarProxy,
+    Hyper,
+    Nginx,
+    Haproxy,
+    Varnish,
+}
+
+impl Options {
+    pub(crate) fn wants(&self, which: Which) -> bool {
+        self.only.is_empty() || self.only.contains(&which)
+    }
+
+    pub(crate) fn turn(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    if (0.05..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("must be between 0.05 and 3600".to_owned()) }
+}
+
+/// What this program is when it has started itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    #[command(hide = true)]
+    Load(Load),
+    #[command(hide = true)]
+    Bare(Bare),
+}
+
+/// A run of the load.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Load {
+    #[arg(long)]
+    pub(crate) address: SocketAddr,
+    #[arg(long)]
+    pub(crate) connections: u32,
+    #[arg(long)]
+    pub(crate) first_key: u64,
+    #[arg(long)]
+    pub(crate) keys: u64,
+    /// Asks for so long, at random; without this and `requests`, asks for each key once.
+    #[arg(long)]
+    pub(crate) millis: Option<u64>,
+    /// Asks so often, at random.
+    #[arg(long)]
+    pub(crate) requests: Option<u64>,
+    /// The length that every answer must have.
+    #[arg(long)]
+    pub(crate) length: Option<usize>,
+}
+
+/// A bare hyper server.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Bare {
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// A file with the answer, head and body.
+    #[arg(long)]
+    pub(crate) answer: PathBuf,
+}

@@ -214,32 +214,34 @@ impl Avatars {
         }))
     }
 
-    /// Answers a client.
+    /// Answers a client from memory, if it can be: without waiting for anything.
+    #[must_use]
+    pub fn in_memory(&self, key: &Key, ask: Ask) -> Option<Found> {
+        let began = Instant::now();
+        let at = self.0.clock.now();
+        let slot = self.0.memory.get(key).filter(|slot| slot.entry.freshness(at) != Freshness::Dead)?;
+        self.touched(key, &slot, at);
+        let need = Need::of(ask, at);
+        if !need.is_met_by(&slot.entry, at) {
+            return None;
+        }
+        let met = if need.after.is_some() { Met::Recent } else { Met::Memory };
+        self.0.figures.count(met.as_str(), began);
+        Some(Found { slot, met, at })
+    }
+
+    /// Answers a client, from wherever the answer may come.
     ///
     /// # Errors
     /// Why there is no outcome to answer with.
     pub async fn lookup(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+        if let Some(found) = self.in_memory(key, ask) {
+            return Ok(found);
+        }
         let began = Instant::now();
-        let result = self.meet(key, ask).await;
+        let result = if ask.only_if_cached { self.only_stored(key).await } else { self.ask(key, ask).await };
         self.0.figures.count(result.as_ref().map_or_else(Unmet::as_str, |found| found.met.as_str()), began);
         result
-    }
-
-    async fn meet(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
-        let now = self.0.clock.now();
-        let held = self.0.memory.get(key).filter(|slot| slot.entry.freshness(now) != Freshness::Dead);
-        if let Some(slot) = held {
-            self.touched(key, &slot, now);
-            let need = Need::of(ask, now);
-            if need.is_met_by(&slot.entry, now) {
-                let met = if need.after.is_some() { Met::Recent } else { Met::Memory };
-                return Ok(Found { slot, met, at: now });
-            }
-        }
-        if ask.only_if_cached {
-            return self.only_stored(key).await;
-        }
-        self.ask(key, ask, now).await
     }
 
     /// Looks a key up again in the background; a look that ended after `since` suffices.
@@ -346,8 +348,8 @@ impl Avatars {
         Ok(Found { slot, met: Met::Store, at })
     }
 
-    async fn ask(&self, key: &Key, ask: Ask, now: Timestamp) -> Result<Found, Unmet> {
-        let need = Need::of(ask, now);
+    async fn ask(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+        let need = Need::of(ask, self.0.clock.now());
         let patience = self.0.budget.config().max_wait + START_GRACE;
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {

@@ -3,34 +3,26 @@
 //! One readable function, `Edge::answer`, in this order: a preflight is answered, the name we are called by is checked, open
 //! routes are answered, credentials are checked, and then the route does its work. Only `reply.rs` knows statuses.
 
-use std::convert::Infallible;
-use std::future::{Future, pending};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::{IntCounter, IntCounterVec};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use crate::avatars::Avatars;
+use crate::avatars::{Avatars, Found};
 use crate::gateway::Credential;
 use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
 
+mod connections;
 mod cors;
 mod facts;
 mod guard;
 mod query;
 mod reply;
 
+use connections::Answering;
 use cors::Cors;
 use facts::Facts;
 use guard::Guard;
@@ -52,18 +44,6 @@ pub struct Config {
 
 /// The longest request target (bytes).
 const TARGET_MAX: usize = 8 * 1024;
-
-/// The longest request head (bytes): beyond it hyper answers 431.
-const HEAD_MAX: usize = 64 * 1024;
-
-/// How long a client may take to send a request head, counted from the connection for the first one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long running requests may take to finish once the server stops.
-const DRAIN: Duration = Duration::from_secs(30);
-
-/// After a failure to accept (too many open files), so that it is not a loop.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// What requests are answered from.
 pub struct Edge {
@@ -94,6 +74,39 @@ impl Requests {
             self.hits.inc();
         } else {
             self.all.with_label_values(&[route.as_str(), status.as_str()]).inc();
+        }
+    }
+}
+
+/// What the pipeline makes of a request.
+enum Turn {
+    /// It is answered.
+    Answer(Reply),
+    /// It asks for an avatar.
+    Lookup(Lookup),
+}
+
+/// A request for an avatar.
+struct Lookup {
+    key: Key,
+    form: Form,
+}
+
+/// In which form an avatar is answered.
+#[derive(Clone, Copy)]
+enum Form {
+    /// The gateway's own.
+    Gateway,
+    /// The native API's.
+    Native,
+}
+
+impl Lookup {
+    /// The reply with what was found.
+    fn found(&self, found: &Found, facts: &Facts<'_>) -> Reply {
+        match self.form {
+            Form::Gateway => reply::avatar(found, facts),
+            Form::Native => reply::native(found, &self.key, facts),
         }
     }
 }
@@ -171,132 +184,98 @@ impl Edge {
         }
     }
 
-    /// Answers connections until `stop`; then finishes the requests that are running.
-    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        let edge = Arc::new(self);
-        let graceful = GracefulShutdown::new();
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
-        builder.http2().timer(TokioTimer::new()).max_header_list_size(16 * 1024).keep_alive_interval(HEAD_TIMEOUT);
-        let mut stop = pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = &mut stop => break,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let edge = edge.clone();
-            edge.metrics.http_connections.inc();
-            let asked = CancellationToken::new();
-            let service = service_fn({
-                let (edge, asked) = (edge.clone(), asked.clone());
-                move |request| {
-                    asked.cancel();
-                    let edge = edge.clone();
-                    async move { Ok::<_, Infallible>(edge.respond(request).await) }
-                }
-            });
-            let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-            tokio::spawn(async move {
-                tokio::select! {
-                    ended = connection => if let Err(error) = ended {
-                        tracing::trace!(%error, "a connection ended early");
-                    },
-                    () = stays_silent(&asked) => tracing::trace!("nothing was asked on a connection"),
-                }
-                edge.metrics.http_connections.dec();
-            });
-        }
-        drop(listener);
-        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-            tracing::warn!("some requests did not finish in time");
-        }
-    }
-
-    async fn respond(&self, request: Request<Incoming>) -> Reply {
+    /// Answers a request: at once, unless an avatar is asked for that is not in memory.
+    ///
+    /// What is answered at once is done with when this returns: the request is dropped before hyper reads on, and nothing is
+    /// allocated for a wait that does not come.
+    fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
-        let mut reply = self.answer(&request, route, &facts).await;
-        self.cors.expose(&facts, reply.headers_mut());
+        let lookup = match self.answer(&request, route, &facts) {
+            Turn::Answer(reply) => return Answering::Now(Some(self.finish(reply, route, &facts))),
+            Turn::Lookup(lookup) => lookup,
+        };
+        if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
+            return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
+        }
+        let edge = self.clone();
+        Answering::Later(Box::pin(async move {
+            let facts = Facts::read(request.headers());
+            let reply = match edge.avatars.lookup(&lookup.key, facts.ask).await {
+                Ok(found) => lookup.found(&found, &facts),
+                Err(unmet) => reply::unmet(&unmet),
+            };
+            edge.finish(reply, Route::of(request.uri().path()), &facts)
+        }))
+    }
+
+    /// What every reply goes through.
+    fn finish(&self, mut reply: Reply, route: Route<'_>, facts: &Facts<'_>) -> Reply {
+        self.cors.expose(facts, reply.headers_mut());
         self.requests.count(route, reply.status());
         reply
     }
 
     /// The pipeline.
-    async fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Reply {
+    fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Turn {
         let (method, uri) = (request.method(), request.uri());
         if let Some(reply) = self.cors.preflight(method, facts) {
-            return reply;
+            return Turn::Answer(reply);
         }
-        if !self.guard.knows_host(uri, facts) {
-            return reply::error(
-                StatusCode::FORBIDDEN,
-                "FORBIDDEN",
-                "this address answers to the names of loopback only.",
-            );
-        }
-        if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_MAX {
-            return reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.");
-        }
-        let open = matches!(route, Route::Health | Route::Ready) || self.figures_only;
-        if !open && !self.guard.admits(facts) {
-            return reply::unauthorized();
-        }
-        let is_here = match route {
+        Turn::Answer(if !self.guard.knows_host(uri, facts) {
+            reply::error(StatusCode::FORBIDDEN, "FORBIDDEN", "this address answers to the names of loopback only.")
+        } else if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_MAX {
+            reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.")
+        } else if !self.is_open(route) && !self.guard.admits(facts) {
+            reply::unauthorized()
+        } else if !self.is_here(route) {
+            reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.")
+        } else if !matches!(*method, Method::GET | Method::HEAD) {
+            reply::not_allowed("GET, HEAD")
+        } else {
+            match route {
+                Route::UserAvatar => return self.user_avatar(uri, facts),
+                Route::Avatar(jid) => return self.avatar(uri, facts, jid),
+                Route::Metrics => {
+                    self.avatars.measure();
+                    reply::document(Metrics::content_type(), self.metrics.render())
+                }
+                Route::Ready if !self.is_ready() => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+                Route::Health | Route::Ready | Route::Unknown => reply::text(StatusCode::OK, "OK"),
+            }
+        })
+    }
+
+    /// Whether a route needs no credentials.
+    fn is_open(&self, route: Route<'_>) -> bool {
+        self.figures_only || matches!(route, Route::Health | Route::Ready)
+    }
+
+    /// Whether this listener has the route.
+    fn is_here(&self, route: Route<'_>) -> bool {
+        match route {
             Route::UserAvatar | Route::Avatar(_) => !self.figures_only,
             Route::Metrics | Route::Health | Route::Ready => true,
             Route::Unknown => false,
-        };
-        if !is_here {
-            return reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.");
-        }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return reply::not_allowed("GET, HEAD");
-        }
-        match route {
-            Route::UserAvatar => self.user_avatar(uri, facts).await,
-            Route::Avatar(jid) => self.avatar(uri, facts, jid).await,
-            Route::Metrics => {
-                self.avatars.measure();
-                reply::document(Metrics::content_type(), self.metrics.render())
-            }
-            Route::Ready if !self.is_ready() => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-            Route::Health | Route::Ready | Route::Unknown => reply::text(StatusCode::OK, "OK"),
         }
     }
 
     /// `GET /user/avatar`, the gateway's own endpoint.
-    async fn user_avatar(&self, uri: &Uri, facts: &Facts<'_>) -> Reply {
-        let key = match self.key(uri, facts, GATEWAY_NAMES, None) {
-            Ok(key) => key,
-            Err(invalid) => return reply::invalid(&invalid.0),
-        };
-        match self.avatars.lookup(&key, facts.ask).await {
-            Ok(found) => reply::avatar(&found, facts),
-            Err(unmet) => reply::unmet(&unmet),
+    fn user_avatar(&self, uri: &Uri, facts: &Facts<'_>) -> Turn {
+        match self.key(uri, facts, GATEWAY_NAMES, None) {
+            Ok(key) => Turn::Lookup(Lookup { key, form: Form::Gateway }),
+            Err(invalid) => Turn::Answer(reply::invalid(&invalid.0)),
         }
     }
 
     /// `GET /avatars/{jid}` of the native API.
-    async fn avatar(&self, uri: &Uri, facts: &Facts<'_>, jid: &str) -> Reply {
+    fn avatar(&self, uri: &Uri, facts: &Facts<'_>, jid: &str) -> Turn {
         let Some(jid) = query::decode(jid, false) else {
-            return reply::invalid("jid: is not valid percent-encoding.");
+            return Turn::Answer(reply::invalid("jid: is not valid percent-encoding."));
         };
-        let key = match self.key(uri, facts, NATIVE_NAMES, Some(&jid)) {
-            Ok(key) => key,
-            Err(invalid) => return reply::invalid(&invalid.0),
-        };
-        match self.avatars.lookup(&key, facts.ask).await {
-            Ok(found) => reply::native(&found, &key, facts),
-            Err(unmet) => reply::unmet(&unmet),
+        match self.key(uri, facts, NATIVE_NAMES, Some(&jid)) {
+            Ok(key) => Turn::Lookup(Lookup { key, form: Form::Native }),
+            Err(invalid) => Turn::Answer(reply::invalid(&invalid.0)),
         }
     }
 
@@ -308,14 +287,6 @@ impl Edge {
     /// Whether it can answer: the store does, and the gateway does not refuse the proxy itself.
     fn is_ready(&self) -> bool {
         self.metrics.store_up.get() == 1 && self.avatars.gateway_answers()
-    }
-}
-
-/// Ends when nothing has been asked on a connection for too long. hyper's own limit does not begin before it knows which HTTP
-/// is spoken.
-async fn stays_silent(asked: &CancellationToken) {
-    if tokio::time::timeout(HEAD_TIMEOUT, asked.cancelled()).await.is_ok() {
-        pending::<()>().await;
     }
 }
 

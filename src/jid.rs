@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// Longest user part that any server is known to give out, with room to spare (bytes).
-const USER_MAX: usize = 40;
+pub(crate) const USER_MAX: usize = 40;
 
 /// Longest person's number without a server, by the gateway's rule; anything longer is a group.
 const PERSON_MAX: usize = 15;

@@ -4,7 +4,7 @@
 //! chosen collisions), because a million whole keys would weigh more than their answers. moka's expiry only collects garbage:
 //! whether an entry may be served is decided by [`Entry::freshness`] alone.
 
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::change::State;
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, Freshness};
-use crate::jid::{Key, Subject, Variant};
+use crate::jid::{Key, Subject, USER_MAX, Variant};
 use crate::outcome::Outcome;
 
 /// What moka and the allocator hold per entry beside its texts (bytes), measured at a million entries.
@@ -112,8 +112,30 @@ fn tag(outcome: &Outcome) -> u64 {
 }
 
 pub(super) struct Memory {
-    cache: Cache<u128, Arc<Slot>>,
+    cache: Cache<u128, Arc<Slot>, BuildHasherDefault<Digested>>,
     seed: (u64, u64),
+}
+
+/// A key that is a digest is its own hash.
+#[derive(Default)]
+struct Digested(u64);
+
+impl Hasher for Digested {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_ne_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = (digest >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Lets moka drop what is dead. Takes the wall clock as it was when the entry came in.
@@ -135,7 +157,7 @@ impl Memory {
             .max_capacity(limit)
             .weigher(|_, slot: &Arc<Slot>| slot.weight())
             .expire_after(Garbage(clock.clone()))
-            .build();
+            .build_with_hasher(BuildHasherDefault::default());
         Self { cache, seed: (fastrand::u64(..), fastrand::u64(..)) }
     }
 
@@ -178,8 +200,16 @@ impl Memory {
     }
 
     fn digest(&self, key: &Key) -> u128 {
+        let Key { subject: Subject { device, jid }, variant } = key;
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
-        key.hash(&mut hasher);
+        // The short parts in one piece of fixed length, and the long one last: no two keys are spelled alike.
+        let mut head = [0; USER_MAX + 3];
+        head[..jid.user().len()].copy_from_slice(jid.user().as_bytes());
+        head[USER_MAX] = u8::try_from(jid.user().len()).unwrap_or(u8::MAX);
+        head[USER_MAX + 1] = jid.server() as u8;
+        head[USER_MAX + 2] = variant.to_bits();
+        hasher.write(&head);
+        hasher.write(device.as_str().as_bytes());
         hasher.finish128().as_u128()
     }
 }

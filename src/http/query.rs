@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::facts::Facts;
-use crate::jid::{Device, Jid, Key};
+use crate::jid::{Device, Jid, Key, split_at_byte};
 
 /// What is wrong with a request: a sentence that begins with the parameter's name, as the gateway's own do.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,9 +45,15 @@ impl<'a> Parameters<'a> {
     /// Reads `application/x-www-form-urlencoded`. Parameters that are not known are passed over, as the gateway does.
     pub(super) fn read(query: &'a str, names: Names) -> Result<Self, Invalid> {
         let mut read = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name, true).ok_or_else(|| Invalid("the query is not valid percent-encoding.".into()))?;
+        // Nearly every query is plain, which one look tells for all of its parts.
+        let encoded = query.bytes().filter(|byte| matches!(byte, b'%' | b'+')).count() > 0;
+        let decode = |text| if encoded { decode(text, true) } else { Some(Cow::Borrowed(text)) };
+        let mut rest = Some(query);
+        while let Some(pairs) = rest {
+            let (pair, more) = split_at_byte(pairs, b'&').map_or((pairs, None), |(pair, more)| (pair, Some(more)));
+            rest = more;
+            let (name, value) = split_at_byte(pair, b'=').unwrap_or((pair, ""));
+            let name = decode(name).ok_or_else(|| Invalid("the query is not valid percent-encoding.".into()))?;
             let place = match &*name {
                 "device_id" => &mut read.device,
                 name if name == names.jid && !names.in_path => &mut read.jid,
@@ -55,7 +61,7 @@ impl<'a> Parameters<'a> {
                 name if name == names.community => &mut read.community,
                 _ => continue,
             };
-            let value = decode(value, true).ok_or_else(|| Invalid::of(&name, "is not valid percent-encoding."))?;
+            let value = decode(value).ok_or_else(|| Invalid::of(&name, "is not valid percent-encoding."))?;
             if place.replace(value).is_some() {
                 return Err(Invalid::of(&name, "must be given once."));
             }
@@ -85,6 +91,9 @@ impl<'a> Parameters<'a> {
             return Err(Invalid::of("X-Device-Id", "must be given once."));
         }
         let header = facts.device.map(http::HeaderValue::as_bytes).unwrap_or_default();
+        if header.is_empty() && self.device.is_none() {
+            return Ok(Device::default());
+        }
         let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
         let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
         let name = if header.trim().is_empty() { self.device.as_deref().unwrap_or_default() } else { &*header };

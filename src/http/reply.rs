@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -49,6 +49,8 @@ const SUCCESS_HEAD: &[u8] = br#"{"code":"SUCCESS","message":"Success get avatar"
 fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
+    // Room for all that `about` adds, at once.
+    *reply.headers_mut() = HeaderMap::with_capacity(8);
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
     reply
 }

@@ -14,6 +14,7 @@ mod gateway;
 mod life;
 mod logs;
 mod lookup;
+mod metrics;
 mod native;
 mod negative;
 mod pictures;

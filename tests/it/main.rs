@@ -21,3 +21,4 @@ mod pictures;
 mod restart;
 mod store;
 mod support;
+mod without_store;

@@ -17,6 +17,9 @@ use crate::metrics::Metrics;
 /// No call takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+const OPERATIONS: [&str; 10] =
+    ["find", "claim", "apply", "take_due", "reschedule", "touch", "forget_idle", "device", "put_device", "size"];
+
 /// A store with its measure.
 pub struct Measured {
     store: Arc<dyn Store>,
@@ -28,6 +31,10 @@ impl Measured {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         metrics.store_up.set(1);
+        for operation in OPERATIONS {
+            // There from the start, so that the first failure is seen as a rise from zero.
+            metrics.store_errors.with_label_values(&[operation]);
+        }
         Self { store, metrics }
     }
 

@@ -6,5 +6,6 @@ pub(crate) mod background;
 pub(crate) mod caller;
 pub(crate) mod client;
 pub(crate) mod eventually;
+pub(crate) mod failing;
 pub(crate) mod hand;
 pub(crate) mod process;

@@ -1,0 +1,81 @@
+//! A store that can be made to fail, in front of one that works.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use avatar_proxy::clock::Timestamp;
+use avatar_proxy::jid::{Device, Key, Subject};
+use avatar_proxy::store::none::Nothing;
+use avatar_proxy::store::{Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Write};
+
+pub(crate) struct Failing {
+    works: Arc<dyn Store>,
+    fails: AtomicBool,
+}
+
+impl Failing {
+    pub(crate) fn new(works: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { works, fails: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    fn now(&self) -> &dyn Store {
+        if self.fails.load(Ordering::SeqCst) { &Nothing } else { &*self.works }
+    }
+
+    /// Everything that is due before `now`, whoever has it under lease.
+    pub(crate) async fn due(&self, now: Timestamp) -> Vec<Due> {
+        self.works.take_due(now, now, 1000).await.expect("it works").due
+    }
+}
+
+#[async_trait]
+impl Store for Failing {
+    async fn find(&self, key: &Key) -> Result<Held, StoreError> {
+        self.now().find(key).await
+    }
+
+    async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
+        self.now().claim(key).await
+    }
+
+    async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
+        self.now().apply(write).await
+    }
+
+    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
+        self.now().take_due(now, lease, limit).await
+    }
+
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.now().reschedule(keys).await
+    }
+
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+        self.now().touch(touches).await
+    }
+
+    async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
+        self.now().forget_idle(before, limit).await
+    }
+
+    async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
+        self.now().device(device).await
+    }
+
+    async fn put_device(&self, device: &Device, record: DeviceRecord) -> Result<(), StoreError> {
+        self.now().put_device(device, record).await
+    }
+
+    async fn size(&self, now: Timestamp) -> Result<Size, StoreError> {
+        self.now().size(now).await
+    }
+
+    async fn close(&self) {
+        self.works.close().await;
+    }
+}

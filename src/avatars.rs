@@ -310,6 +310,7 @@ impl Avatars {
         let (entries, bytes) = self.0.memory.size();
         self.0.metrics.memory_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         self.0.metrics.memory_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0.metrics.flights.set(i64::try_from(self.0.flights.count()).unwrap_or(i64::MAX));
         self.0.budget.measure();
     }
 

@@ -94,6 +94,8 @@ metrics! {
     lookup_seconds: HistogramVec = "lookup_seconds" ["met"] in LATENCY;
     /// Avatar lookups by clients that memory could not meet and that are not met yet.
     lookups_waiting: IntGauge = "lookups_waiting";
+    /// Flights under way: lookups beyond memory, one for all who ask for the same, background looks included.
+    flights: IntGauge = "flights";
     /// Lookups made at the gateway, by what came of them.
     gateway_lookups: IntCounterVec = "gateway_lookups_total" ["class"];
     /// Time the gateway took for a lookup.

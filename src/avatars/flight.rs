@@ -122,6 +122,11 @@ impl Flights {
         }
     }
 
+    /// How many are under way.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Takes the flight off the list, so that the next who asks makes a new one. With `if_empty`: only if nobody waits.
     fn strike(&self, key: &Key, flight: &Arc<Flight>, if_empty: bool) -> bool {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);

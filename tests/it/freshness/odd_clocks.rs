@@ -8,7 +8,7 @@ use avatar_proxy::entry::MARGIN;
 use avatar_proxy::outcome::signed_until;
 
 use crate::support::app::World;
-use crate::support::background::background_work;
+use crate::support::background::{background_work, no_looks};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually::eventually;
 use crate::support::hand::{self, NO_LONGER_RECENT};
@@ -108,6 +108,8 @@ async fn there_and_back_again_wedges_nothing() {
     let start = world.clock.now();
     for days in [9, 0, 30, 1, 0] {
         let now = start + days * DAY;
+        // A URL that was signed before a leap may be dead on arrival after it, which is another story.
+        no_looks(&app).await;
         world.clock.jump(now);
         let answer = app.avatar(ADA).await;
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -1,13 +1,20 @@
-//! Measures a store: every call's time and failures, for every engine alike, and whether it answers.
+//! Measures a store: every call's time and failures, for every engine alike, and whether it works.
 //!
-//! It also gives each call a deadline: a store that hangs is a store that failed, and failure of a part is not failure of the
-//! whole.
+//! The rules kept here:
+//! * A store that hangs is a store that failed: each call has a deadline, and after one that passed, calls fail at once until the
+//!   store works again, so that a hanging disk costs a client seconds once and not each time, and nothing piles up before it.
+//! * A store fails from the first call that does, and works again when its [`Store::check`] succeeds, not before: on a full disk
+//!   every read succeeds, and so does a write that changes nothing. While it fails it is checked every second, whether
+//!   anybody asks for anything or not.
+//! * One line in the log when it begins to fail and one when it works again, however many calls fail in between.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::{Applied, Claim, DeviceRecord, Held, Size, Store, StoreError, Taken, Touch, Write};
 use crate::clock::Timestamp;
@@ -17,13 +24,41 @@ use crate::metrics::Metrics;
 /// No call takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-const OPERATIONS: [&str; 10] =
-    ["find", "claim", "apply", "take_due", "reschedule", "touch", "forget_idle", "device", "put_device", "size"];
+/// How often a store that fails is checked.
+const CHECK_PACE: Duration = Duration::from_secs(1);
+
+const OPERATIONS: [&str; 11] = [
+    "find",
+    "claim",
+    "apply",
+    "take_due",
+    "reschedule",
+    "touch",
+    "forget_idle",
+    "device",
+    "put_device",
+    "size",
+    "check",
+];
 
 /// A store with its measure.
 pub struct Measured {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
+    standing: Mutex<Standing>,
+    /// A call ran into its deadline, and no check has succeeded since.
+    hangs: AtomicBool,
+    /// It has begun to fail.
+    failing: Notify,
+}
+
+/// Whether it works.
+#[derive(Clone, Copy)]
+enum Standing {
+    /// Since then: what began earlier and fails now is news of the past.
+    Works(Instant),
+    /// Since then.
+    Fails(Instant),
 }
 
 impl Measured {
@@ -35,7 +70,20 @@ impl Measured {
             // There from the start, so that the first failure is seen as a rise from zero.
             metrics.store_errors.with_label_values(&[operation]);
         }
-        Self { store, metrics }
+        let standing = Mutex::new(Standing::Works(Instant::now()));
+        Self { store, metrics, standing, hangs: AtomicBool::new(false), failing: Notify::new() }
+    }
+
+    /// Checks the store whenever it fails, until it works again. Never ends by itself.
+    pub async fn heal(&self) {
+        loop {
+            self.failing.notified().await;
+            while self.metrics.store_up.get() == 0 {
+                tokio::time::sleep(CHECK_PACE).await;
+                // A failure is counted like any other.
+                let _ = self.check().await;
+            }
+        }
     }
 
     async fn measure<T>(
@@ -43,33 +91,59 @@ impl Measured {
         operation: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            self.metrics.store_errors.with_label_values(&[operation]).inc();
+            return Err(StoreError::Unavailable("it does not answer".to_owned()));
+        }
+        self.time(operation, call).await
+    }
+
+    async fn time<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
         let began = Instant::now();
-        let result = tokio::time::timeout(DEADLINE, call)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {} s", DEADLINE.as_secs()))));
+        let (result, late) = match tokio::time::timeout(DEADLINE, call).await {
+            Ok(result) => (result, false),
+            Err(_) => (Err(StoreError::Unavailable(format!("no answer within {} s", DEADLINE.as_secs()))), true),
+        };
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());
-        match &result {
-            Ok(_) => self.note(true),
-            Err(error) => {
-                self.metrics.store_errors.with_label_values(&[operation]).inc();
-                if matches!(error, StoreError::Unavailable(_)) {
-                    self.note(false);
-                }
+        if let Err(error) = &result {
+            self.metrics.store_errors.with_label_values(&[operation]).inc();
+            if let StoreError::Unavailable(reason) = error {
+                self.fails(operation, reason, began, late);
             }
         }
         result
     }
 
-    /// Logs once when it fails and once when it is back, not at every call.
-    fn note(&self, up: bool) {
-        let was = self.metrics.store_up.get() == 1;
-        if was != up {
-            self.metrics.store_up.set(i64::from(up));
-            if up {
-                tracing::info!("the store answers again");
-            } else {
-                tracing::error!("the store fails: lookups go on from memory, and nothing new is recorded");
+    fn fails(&self, operation: &str, reason: &str, began: Instant, late: bool) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        match *standing {
+            Standing::Works(since) if began < since => return,
+            Standing::Works(_) => {
+                *standing = Standing::Fails(Instant::now());
+                self.metrics.store_up.set(0);
+                tracing::error!(
+                    operation,
+                    reason,
+                    "the store fails: lookups go on from memory and the gateway, and nothing new is recorded"
+                );
+                self.failing.notify_one();
             }
+            Standing::Fails(_) => {}
+        }
+        self.hangs.fetch_or(late, Ordering::Relaxed);
+    }
+
+    fn works(&self) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Standing::Fails(since) = *standing {
+            *standing = Standing::Works(Instant::now());
+            self.hangs.store(false, Ordering::Relaxed);
+            self.metrics.store_up.set(1);
+            tracing::info!(seconds = since.elapsed().as_secs(), "the store works again");
         }
     }
 }
@@ -114,6 +188,15 @@ impl Store for Measured {
 
     async fn size(&self, now: Timestamp) -> Result<Size, StoreError> {
         self.measure("size", self.store.size(now)).await
+    }
+
+    /// Also made while the store hangs: it is what tells that it hangs no more.
+    async fn check(&self) -> Result<(), StoreError> {
+        let checked = self.time("check", self.store.check()).await;
+        if checked.is_ok() {
+            self.works();
+        }
+        checked
     }
 
     async fn close(&self) {

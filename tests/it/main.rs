@@ -9,6 +9,7 @@ mod edge;
 mod failures;
 mod flights;
 mod freshness;
+mod full_disk;
 mod gateway;
 mod house;
 mod life;

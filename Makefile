@@ -30,8 +30,8 @@ test: ## every test but those of `make e2e`
 	$(CARGO) test --locked
 
 .PHONY: e2e
-e2e: ## what needs tools from outside: runs the README's commands
-	scripts/need curl
+e2e: ## what needs tools from outside: runs the README's commands, cuts the power
+	scripts/need curl strace
 	$(CARGO) test --locked --test it -- --ignored --nocapture e2e::
 
 .PHONY: demo

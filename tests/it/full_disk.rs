@@ -46,7 +46,7 @@ async fn ask_while(client: &Client, first: u32, go_on: impl AsyncFn(usize) -> bo
 #[tokio::test]
 async fn a_full_disk_degrades_to_memory_and_heals_by_itself() {
     let world = World::new().await;
-    let process = Process::start_after(&format!("ulimit -S -f {ROOM};"), &world);
+    let process = Process::start_after(&format!("ulimit -S -f {ROOM}; exec"), &world);
     let client = process.client.clone();
 
     let first = ask_while(&client, 9_000_000, async |asked| {

@@ -24,11 +24,11 @@ impl Process {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_avatar-proxy")), world)
     }
 
-    /// The same, by a shell that prepares the process: `preparation` comes before the program takes the shell's place.
+    /// The same, by a shell: `preparation` ends with the word by which the program takes the shell's place, such as `exec`.
     pub(crate) fn start_after(preparation: &str, world: &World) -> Self {
         let mut shell = Command::new("bash");
         let program = env!("CARGO_BIN_EXE_avatar-proxy");
-        shell.args(["-c", &format!("{preparation} exec \"$0\" \"$@\""), program]);
+        shell.args(["-c", &format!("{preparation} \"$0\" \"$@\""), program]);
         Self::start_by(shell, world)
     }
 

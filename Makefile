@@ -34,6 +34,10 @@ e2e: ## what needs tools from outside: runs the README's commands, cuts the powe
 	scripts/need curl strace
 	$(CARGO) test --locked --test it -- --ignored --nocapture e2e::
 
+.PHONY: soak
+soak: ## what takes long: floods of cold keys and invented devices
+	$(CARGO) test --locked --test it -- --ignored --nocapture soak::
+
 .PHONY: demo
 demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 	$(CARGO) run --locked --release -- demo

@@ -20,6 +20,7 @@ mod native;
 mod negative;
 mod pictures;
 mod restart;
+mod soak;
 mod store;
 mod support;
 mod without_store;

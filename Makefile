@@ -30,9 +30,13 @@ test: ## every test but those of `make e2e`
 	$(CARGO) test --locked
 
 .PHONY: e2e
-e2e: ## what needs tools from outside: runs the README's commands
-	scripts/need curl
+e2e: ## what needs tools from outside: runs the README's commands, cuts the power
+	scripts/need curl strace
 	$(CARGO) test --locked --test it -- --ignored --nocapture e2e::
+
+.PHONY: soak
+soak: ## what takes long: floods of cold keys and invented devices
+	$(CARGO) test --locked --test it -- --ignored --nocapture soak::
 
 .PHONY: demo
 demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080

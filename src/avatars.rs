@@ -191,6 +191,9 @@ pub enum Refreshed {
     NotMade(Duration),
 }
 
+/// The part of the memory limit that failed keys may take.
+const ENDINGS_SHARE: u64 = 16;
+
 impl Avatars {
     /// A lookup path with an empty memory.
     #[must_use]
@@ -198,9 +201,9 @@ impl Avatars {
         let Parts { config, clock, store, gateway, budget, metrics, tasks, stop } = parts;
         metrics.memory_limit_bytes.set(i64::try_from(config.memory_limit).unwrap_or(i64::MAX));
         Self(Arc::new(Inner {
-            memory: Memory::new(config.memory_limit, &clock),
+            memory: Memory::new(config.memory_limit - config.memory_limit / ENDINGS_SHARE, &clock),
             flights: Arc::default(),
-            endings: Endings::new(clock.clone()),
+            endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             touches: Touches::new(config.warm_for),
             config,
             clock,

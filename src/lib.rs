@@ -108,6 +108,7 @@ macro_rules! say {
 /// Why it could not start.
 pub async fn run(command: Command) -> Result<(), Error> {
     let stop = stop_on_signal()?;
+    survive_the_limit_of_file_sizes()?;
     match command {
         Command::Serve(config) => {
             let app = App::start(*config, Clock::system(), stop.clone()).await?;
@@ -173,6 +174,13 @@ fn stop_on_signal() -> io::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// A file that reaches the limit of file sizes (`ulimit -f`) fails the write, like a full disk, and does not end the process:
+/// the signal that would is listened to, for as long as the process lives, and nothing follows from it.
+fn survive_the_limit_of_file_sizes() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
 }
@@ -183,11 +191,12 @@ pub struct App {
     metrics_address: Option<SocketAddr>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-    /// ends the budget, when nobody is left who could wait for it
+    /// ends the upkeep, when nobody is left who could wait for the budget
     done: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     refresh: JoinHandle<()>,
-    budget: JoinHandle<()>,
+    /// the budget's turn, and the store's when it fails
+    upkeep: JoinHandle<()>,
     tasks: TaskTracker,
     store: Arc<dyn Store>,
     /// A temporary store's folder, removed at the end.
@@ -210,7 +219,8 @@ impl App {
         };
         let (path, folder) = place(config.store)?;
         let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await.map_err(io::Error::other)??;
-        let store: Arc<dyn Store> = Arc::new(Measured::new(Arc::new(opened), metrics.clone()));
+        let measured = Arc::new(Measured::new(Arc::new(opened), metrics.clone()));
+        let store: Arc<dyn Store> = measured.clone();
 
         let tasks = TaskTracker::new();
         let done = CancellationToken::new();
@@ -244,13 +254,12 @@ impl App {
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());
-        let budget = tokio::spawn({
-            let done = done.clone();
-            async move {
-                tokio::select! {
-                    () = budget.run() => {}
-                    () = done.cancelled() => {}
-                }
+        let until_done = done.clone();
+        let upkeep = tokio::spawn(async move {
+            tokio::select! {
+                () = budget.run() => {}
+                () = measured.heal() => {}
+                () = until_done.cancelled() => {}
             }
         });
         Ok(Self {
@@ -261,7 +270,7 @@ impl App {
             done,
             servers,
             refresh,
-            budget,
+            upkeep,
             tasks,
             store,
             _folder: folder,
@@ -296,7 +305,7 @@ impl App {
         self.tasks.close();
         self.tasks.wait().await;
         self.done.cancel();
-        let _ = self.budget.await;
+        let _ = self.upkeep.await;
         self.store.close().await;
         tracing::info!("stopped");
     }

@@ -196,11 +196,18 @@ pub trait Store: Send + Sync {
     /// When the store fails.
     async fn put_device(&self, device: &Device, record: DeviceRecord) -> Result<(), StoreError>;
 
-    /// Sizes at `now`; also the check that the store answers.
+    /// Sizes at `now`.
     ///
     /// # Errors
     /// When the store fails.
     async fn size(&self, now: Timestamp) -> Result<Size, StoreError>;
+
+    /// Proves that it works: writes as much as a busy moment would, durably, takes it back, and leaves nothing behind. That a
+    /// read succeeds says nothing about writing, nor does a write that happened to need no room.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn check(&self) -> Result<(), StoreError>;
 
     /// Finishes what was acknowledged and closes; later calls fail.
     async fn close(&self);

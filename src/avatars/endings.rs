@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use compact_str::CompactString;
 use moka::sync::Cache;
 
 use crate::clock::Clock;
@@ -16,8 +17,8 @@ const REQUEST_REST: Duration = Duration::from_secs(60);
 const FIRST_REST: Duration = Duration::from_secs(2);
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
-/// The most failed keys remembered.
-const KEYS_MAX: u64 = 100_000;
+/// What the cache and the allocator hold per failed key beside its texts (bytes).
+const OVERHEAD: usize = 512;
 
 #[derive(Clone)]
 struct Rest {
@@ -32,8 +33,9 @@ pub(super) struct Endings {
 }
 
 impl Endings {
-    pub(super) fn new(clock: Clock) -> Self {
-        let rests = Cache::builder().max_capacity(KEYS_MAX).time_to_live(LONGEST_REST * 3).build();
+    /// Remembers no more than `limit` bytes: anybody can invent keys that fail.
+    pub(super) fn new(limit: u64, clock: Clock) -> Self {
+        let rests = Cache::builder().max_capacity(limit).weigher(weight).time_to_live(LONGEST_REST * 3).build();
         Self { rests, clock }
     }
 
@@ -66,6 +68,19 @@ impl Endings {
     }
 }
 
+fn weight(key: &Key, rest: &Rest) -> u32 {
+    let failure = &rest.failure;
+    let results = failure.reply.results.as_ref().map_or(0, CompactString::len);
+    let texts = [
+        key.subject.device.as_str().len(),
+        failure.reply.code.len(),
+        failure.reply.message.len(),
+        failure.detail.len(),
+        results,
+    ];
+    u32::try_from(OVERHEAD + texts.into_iter().sum::<usize>()).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +96,7 @@ mod tests {
     #[test]
     fn a_passing_failure_rests_its_key_for_two_seconds_doubling_to_five_minutes() {
         let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
-        let endings = Endings::new(clock.clone());
+        let endings = Endings::new(1 << 20, clock.clone());
         let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
         let mut waits = vec![];
         for _ in 0..10 {
@@ -97,5 +112,17 @@ mod tests {
         assert_eq!(endings.failed(&key, &failure(Class::Request)).as_secs(), 60);
         assert_eq!(endings.failed(&key, &failure(Class::Passing)).as_secs(), 2, "a wrong request is another trouble");
         assert_eq!(endings.failed(&key, &failure(Class::Device)), Duration::ZERO);
+    }
+    #[test]
+    fn failed_keys_are_bounded_in_bytes_however_many_are_invented() {
+        let endings = Endings::new(1 << 20, Clock::manual(Timestamp::from_seconds(1_700_000_000)));
+        let device = Device::new(&"d".repeat(256)).unwrap();
+        for number in 0..20_000 {
+            let key = Key::new(device.clone(), Jid::parse(&format!("62{number}")).unwrap(), false, false);
+            endings.failed(&key, &failure(Class::Request));
+        }
+        endings.rests.run_pending_tasks();
+        assert!((500..2048).contains(&endings.rests.entry_count()), "{}", endings.rests.entry_count());
+        assert!(endings.rests.weighted_size() <= 1 << 20);
     }
 }

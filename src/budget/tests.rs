@@ -255,6 +255,10 @@ mod records {
             Nothing.size(now).await
         }
 
+        async fn check(&self) -> Result<(), StoreError> {
+            Nothing.check().await
+        }
+
         async fn close(&self) {}
     }
 }

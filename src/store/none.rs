@@ -56,5 +56,9 @@ impl Store for Nothing {
         gone()
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        gone()
+    }
+
     async fn close(&self) {}
 }

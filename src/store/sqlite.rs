@@ -140,6 +140,11 @@ impl Store for Sqlite {
         self.read(move |connection| Ok(Size { bytes: bytes(&file), ..rows::size(connection, now)? })).await
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.write(rows::fill_room).await?;
+        self.write(rows::clear_room).await
+    }
+
     async fn close(&self) {
         let channels = self.channels.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(channels);

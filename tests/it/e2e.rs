@@ -1,5 +1,7 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
+mod power_cut;
+
 use std::process::Command;
 
 #[test]

@@ -66,6 +66,13 @@ const DEVICE: &str = "SELECT record FROM devices WHERE device = ?1";
 const PUT_DEVICE: &str =
     "INSERT INTO devices VALUES (?1, ?2) ON CONFLICT (device) DO UPDATE SET record = excluded.record";
 
+/// Takes new pages in the file as well as in its log. The table is there only while the disk is tried, or after a kill in that
+/// moment, until it is tried again.
+const FILL_ROOM: &str = "CREATE TABLE IF NOT EXISTS room (load BLOB);
+    DELETE FROM room; INSERT INTO room VALUES (zeroblob(262144));";
+
+const CLEAR_ROOM: &str = "DROP TABLE IF EXISTS room;";
+
 const SIZE: &str = "SELECT entries, subjects, (SELECT count(*) FROM entries WHERE due <= ?1) FROM meta";
 
 impl From<rusqlite::Error> for StoreError {
@@ -302,6 +309,16 @@ fn subject(row: &Row<'_>, first: usize) -> Result<Subject, StoreError> {
         jid: Jid::parse(row.get_ref(first + 1)?.as_str().map_err(|_| unreadable("address"))?)
             .map_err(|_| unreadable("address"))?,
     })
+}
+
+/// Writes what needs room on the disk; [`clear_room`] takes it back, in a transaction of its own: what is written and removed in
+/// one never gets as far as the disk.
+pub(super) fn fill_room(connection: &Connection) -> Result<(), StoreError> {
+    Ok(connection.execute_batch(FILL_ROOM)?)
+}
+
+pub(super) fn clear_room(connection: &Connection) -> Result<(), StoreError> {
+    Ok(connection.execute_batch(CLEAR_ROOM)?)
 }
 
 fn rows_at_most(limit: usize) -> i64 {

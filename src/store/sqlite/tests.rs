@@ -93,14 +93,7 @@ async fn when_the_commit_fails_all_of_the_group_fail() {
 #[tokio::test]
 async fn a_full_disk_fails_writes_until_there_is_room_again() {
     let (_directory, store) = open();
-    let room = |pages: i64| {
-        store.write(move |connection| {
-            let now: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-            let limit = format!("PRAGMA max_page_count = {}", now + pages);
-            Ok(connection.query_row(&limit, [], |row| row.get::<_, i64>(0)).map(drop)?)
-        })
-    };
-    room(3).await.unwrap();
+    leave_room(&store, 3).await;
     let name = |number: u32| device(&format!("{number:0>200}"));
     let mut written = 0;
     let error = loop {
@@ -113,7 +106,7 @@ async fn a_full_disk_fails_writes_until_there_is_room_again() {
     assert!(matches!(&error, StoreError::Unavailable(reason) if reason.contains("full")), "{error}");
     assert!(store.put_device(&name(written), DeviceRecord::default()).await.is_err());
     assert!(store.device(&name(0)).await.unwrap().is_some(), "readers go on");
-    room(1000).await.unwrap();
+    leave_room(&store, 1000).await;
     for number in written..written + 100 {
         store.put_device(&name(number), DeviceRecord::default()).await.unwrap();
     }
@@ -122,6 +115,42 @@ async fn a_full_disk_fails_writes_until_there_is_room_again() {
         Ok((count, connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?))
     };
     assert_eq!(store.read(count).await.unwrap(), (written + 100, "ok".into()));
+}
+
+/// Leaves room for so many more pages, and no more.
+async fn leave_room(store: &Sqlite, pages: i64) {
+    let limit = move |connection: &Connection| {
+        let now: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let limit = format!("PRAGMA max_page_count = {}", now + pages);
+        Ok(connection.query_row(&limit, [], |row| row.get::<_, i64>(0)).map(drop)?)
+    };
+    store.write(limit).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_check_fails_on_a_full_disk_where_reads_and_idle_writes_succeed() {
+    let (_directory, store) = open();
+    store.check().await.unwrap();
+    // What a check took and gave back would be room for the next.
+    store
+        .write(|connection| Ok(connection.execute_batch("CREATE TABLE ballast AS SELECT zeroblob(262144)")?))
+        .await
+        .unwrap();
+    leave_room(&store, 2).await;
+    let now = Timestamp::from_seconds(1_700_000_000);
+    for _ in 0..3 {
+        assert!(store.check().await.unwrap_err().to_string().contains("full"));
+        store.size(now).await.unwrap();
+        store.take_due(now, now, 10).await.unwrap();
+    }
+    leave_room(&store, 1000).await;
+    store.check().await.unwrap();
+    let left = |connection: &Connection| -> Result<(i64, String), StoreError> {
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'room'";
+        let left = connection.query_row(tables, [], |row| row.get(0))?;
+        Ok((left, connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?))
+    };
+    assert_eq!(store.read(left).await.unwrap(), (0, "ok".into()));
 }
 
 #[tokio::test]

@@ -75,6 +75,10 @@ impl Store for Failing {
         self.now().size(now).await
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.now().check().await
+    }
+
     async fn close(&self) {
         self.works.close().await;
     }

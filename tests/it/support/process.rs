@@ -21,7 +21,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `avatar-proxy` in front of the world's gateway and waits until it listens.
     pub(crate) fn start(world: &World) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"))
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_avatar-proxy")), world)
+    }
+
+    /// The same, by a shell: `preparation` ends with the word by which the program takes the shell's place, such as `exec`.
+    pub(crate) fn start_after(preparation: &str, world: &World) -> Self {
+        let mut shell = Command::new("bash");
+        let program = env!("CARGO_BIN_EXE_avatar-proxy");
+        shell.args(["-c", &format!("{preparation} \"$0\" \"$@\""), program]);
+        Self::start_by(shell, world)
+    }
+
+    fn start_by(mut command: Command, world: &World) -> Self {
+        let mut child = command
             .args(world.arguments())
             .arg("--log-format=json")
             .env("AVATAR_PROXY_LOG", "debug")

@@ -240,7 +240,7 @@ impl App {
         let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {
-            let edge = Edge::figures_only(avatars, metrics.clone());
+            let edge = Edge::figures_only(&config.http, avatars, metrics.clone());
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());

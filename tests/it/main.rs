@@ -10,6 +10,7 @@ mod failures;
 mod flights;
 mod freshness;
 mod gateway;
+mod hostile;
 mod house;
 mod life;
 mod logs;

@@ -20,7 +20,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | entrance | this file, `config` (every option), `telemetry` (the log) |
+//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
 //! | edge | [`http`]: connections, routes, replies |
 //! | duties | [`refresh`]: what is due |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
@@ -52,6 +52,7 @@ pub mod go_json;
 pub mod http;
 pub mod jid;
 pub mod metrics;
+pub mod open_files;
 pub mod outcome;
 pub mod record;
 pub mod refresh;

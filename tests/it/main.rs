@@ -15,6 +15,7 @@ mod house;
 mod life;
 mod logs;
 mod lookup;
+mod many;
 mod metrics;
 mod native;
 mod negative;

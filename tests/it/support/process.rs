@@ -21,7 +21,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `avatar-proxy` in front of the world's gateway and waits until it listens.
     pub(crate) fn start(world: &World) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"))
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_avatar-proxy")), world)
+    }
+
+    /// The same with a limit of open files, as `ulimit` takes it: `-Sn 256`.
+    pub(crate) fn start_limited(world: &World, limit: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_avatar-proxy")]);
+        Self::start_by(shell, world)
+    }
+
+    fn start_by(mut command: Command, world: &World) -> Self {
+        let mut child = command
             .args(world.arguments())
             .arg("--log-format=json")
             .env("AVATAR_PROXY_LOG", "debug")

@@ -187,6 +187,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             allow_anonymous: access.allow_anonymous?,
             default_device,
             cors_origins,
+            head_timeout: http::HEAD_TIMEOUT,
         },
         gateway: gateway::Config { url: url?, auth: access.gateway_auth?, timeout: gateway_timeout },
         budget: budget?,

@@ -1,10 +1,11 @@
 //! The edge: connections, routes, and the pipeline that every request goes through.
 //!
-//! One readable function, `Edge::answer`, in this order: a preflight is answered, the name we are called by is checked, open
+//! One readable function, `Edge::answer`, in this order: a request without one proper `Host` is refused, a preflight is answered, the name we are called by is checked, open
 //! routes are answered, credentials are checked, and then the route does its work. Only `reply.rs` knows statuses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -40,7 +41,12 @@ pub struct Config {
     pub default_device: Device,
     /// The origins whose pages may read answers: `*`, or a list.
     pub cors_origins: Vec<String>,
+    /// How long a client may take to send a request head, or to begin the next one: [`HEAD_TIMEOUT`].
+    pub head_timeout: Duration,
 }
+
+/// What [`Config::head_timeout`] is where nobody has a reason to choose otherwise.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The longest request target (bytes).
 const TARGET_MAX: usize = 8 * 1024;
@@ -53,6 +59,7 @@ pub struct Edge {
     guard: Guard,
     cors: Cors,
     default_device: Device,
+    head_timeout: Duration,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
 }
@@ -166,13 +173,14 @@ impl Edge {
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
+            head_timeout: config.head_timeout,
             figures_only: false,
         }
     }
 
     /// `/metrics`, `/health` and `/ready` alone, open to whoever reaches them.
     #[must_use]
-    pub fn figures_only(avatars: Avatars, metrics: Arc<Metrics>) -> Self {
+    pub fn figures_only(config: &Config, avatars: Avatars, metrics: Arc<Metrics>) -> Self {
         Self {
             avatars,
             requests: Requests::new(&metrics),
@@ -180,6 +188,7 @@ impl Edge {
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
             default_device: Device::default(),
+            head_timeout: config.head_timeout,
             figures_only: true,
         }
     }
@@ -219,6 +228,9 @@ impl Edge {
     /// The pipeline.
     fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Turn {
         let (method, uri) = (request.method(), request.uri());
+        if !facts.host_is_proper(request.version()) {
+            return Turn::Answer(reply::malformed("a request has one Host, with a valid name."));
+        }
         if let Some(reply) = self.cors.preflight(method, facts) {
             return Turn::Answer(reply);
         }

@@ -20,7 +20,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | entrance | this file, `config` (every option), `telemetry` (the log) |
+//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
 //! | edge | [`http`]: connections, routes, replies |
 //! | duties | [`refresh`]: what is due |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
@@ -52,6 +52,7 @@ pub mod go_json;
 pub mod http;
 pub mod jid;
 pub mod metrics;
+pub mod open_files;
 pub mod outcome;
 pub mod record;
 pub mod refresh;
@@ -250,7 +251,7 @@ impl App {
         let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {
-            let edge = Edge::figures_only(avatars, metrics.clone());
+            let edge = Edge::figures_only(&config.http, avatars, metrics.clone());
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());

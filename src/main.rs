@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use avatar_proxy::{config, telemetry};
+use avatar_proxy::{config, open_files, telemetry};
 use mimalloc::MiMalloc;
 
 /// Entries are made on one thread and dropped on another, at many sizes: the system's allocator holds nearly twice the memory
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Err(stop) => return stop.report(),
     };
     telemetry::start(command.log());
+    open_files::raise_limit();
     let result = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(avatar_proxy::run(command)),
         Err(error) => Err(error.into()),

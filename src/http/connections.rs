@@ -22,9 +22,6 @@ use super::reply::Reply;
 /// The longest request head (bytes): beyond it hyper answers 431.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// How long a client may take to send a request head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How long running requests may take to finish once the server stops.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -55,8 +52,13 @@ impl Edge {
         let graceful = GracefulShutdown::new();
         let mut builder = auto::Builder::new(TokioExecutor::new());
         // Answers are small: copied together they are sent with less work than as a list of pieces.
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX).writev(false);
-        builder.http2().timer(TokioTimer::new()).max_header_list_size(16 * 1024).keep_alive_interval(HEAD_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(edge.head_timeout)
+            .max_buf_size(HEAD_MAX)
+            .writev(false);
+        builder.http2().timer(TokioTimer::new()).max_header_list_size(16 * 1024).keep_alive_interval(edge.head_timeout);
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -97,7 +99,7 @@ fn attend(edge: &Arc<Edge>, builder: &auto::Builder<TokioExecutor>, graceful: &G
             ended = connection => if let Err(error) = ended {
                 tracing::trace!(%error, "a connection ended early");
             },
-            () = stays_silent(&asked) => tracing::trace!("nothing was asked on a connection"),
+            () = stays_silent(&asked, edge.head_timeout) => tracing::trace!("nothing was asked on a connection"),
         }
         edge.metrics.http_connections.dec();
     });
@@ -105,8 +107,8 @@ fn attend(edge: &Arc<Edge>, builder: &auto::Builder<TokioExecutor>, graceful: &G
 
 /// Ends when nothing has been asked on a connection for too long. hyper's own limit does not begin before it knows which HTTP
 /// is spoken.
-async fn stays_silent(asked: &AtomicBool) {
-    tokio::time::sleep(HEAD_TIMEOUT).await;
+async fn stays_silent(asked: &AtomicBool, head_timeout: Duration) {
+    tokio::time::sleep(head_timeout).await;
     if asked.load(Ordering::Relaxed) {
         pending::<()>().await;
     }

@@ -6,7 +6,7 @@
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, HOST, HeaderName, IF_NONE_MATCH, ORIGIN,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 
 use crate::avatars::Ask;
 
@@ -18,6 +18,7 @@ const DEVICE: HeaderName = HeaderName::from_static("x-device-id");
 pub(super) struct Facts<'a> {
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) host: Option<&'a HeaderValue>,
+    pub(super) host_repeated: bool,
     pub(super) origin: Option<&'a HeaderValue>,
     /// whether it announces a request to come
     pub(super) is_preflight: bool,
@@ -34,6 +35,7 @@ impl<'a> Facts<'a> {
         let mut facts = Self::default();
         for (name, value) in headers {
             if name == HOST {
+                facts.host_repeated |= facts.host.is_some();
                 facts.host = facts.host.or(Some(value));
             } else if name == AUTHORIZATION {
                 facts.authorization = facts.authorization.or(Some(value));
@@ -53,6 +55,21 @@ impl<'a> Facts<'a> {
         facts.is_preflight &= facts.origin.is_some();
         facts
     }
+
+    /// Whether `Host` is as a request of this version must have it (RFC 9112 section 3.2). Two servers that read different
+    /// names out of one request can be played off against one another.
+    pub(super) fn host_is_proper(&self, version: Version) -> bool {
+        match self.host {
+            Some(host) => !self.host_repeated && host.as_bytes().iter().all(|&byte| is_in_a_host(byte)),
+            // HTTP/1.0 has no hosts, HTTP/2 says it elsewhere.
+            None => version != Version::HTTP_11,
+        }
+    }
+}
+
+/// What a host and port are written with (RFC 3986 section 3.2.2).
+fn is_in_a_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 fn directives(ask: &mut Ask, value: &HeaderValue) {
@@ -78,6 +95,24 @@ mod tests {
         assert_eq!(ask(&["x", "only-if-cached"]), Ask { no_cache: false, only_if_cached: true });
         assert_eq!(ask(&["no-cached, xno-cache", ""]), Ask::default());
         assert_eq!(ask(&[]), Ask::default());
+    }
+
+    #[test]
+    fn a_request_has_one_host_that_can_be_one() {
+        let proper = |version, hosts: &[&'static str]| {
+            let headers: HeaderMap = hosts.iter().map(|host| (HOST, HeaderValue::from_static(host))).collect();
+            Facts::read(&headers).host_is_proper(version)
+        };
+        for host in ["a", "a.example:80", "[::1]:8080", "127.0.0.1", "a_b-c.d", "x%20y", ""] {
+            assert!(proper(Version::HTTP_11, &[host]), "{host:?}");
+        }
+        for host in ["a b", "a/b", "ada@a", "a?b", "a#b", "a\\b", "<a>"] {
+            assert!(!proper(Version::HTTP_11, &[host]) && !proper(Version::HTTP_10, &[host]), "{host:?}");
+        }
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert!(!proper(version, &["a", "a"]));
+            assert_eq!(proper(version, &[]), version != Version::HTTP_11);
+        }
     }
 
     #[test]

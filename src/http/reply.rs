@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{
+    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -86,6 +88,13 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Reply {
 /// 400: the request is wrong.
 pub(super) fn invalid(message: &str) -> Reply {
     error(StatusCode::BAD_REQUEST, "VALIDATION_ERROR", message)
+}
+
+/// 400, and no further request on this connection: whoever sent it may see its end elsewhere.
+pub(super) fn malformed(message: &str) -> Reply {
+    let mut reply = error(StatusCode::BAD_REQUEST, "BAD_REQUEST", message);
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
 /// 401, as the gateway says it.

@@ -9,3 +9,4 @@ pub(crate) mod eventually;
 pub(crate) mod failing;
 pub(crate) mod hand;
 pub(crate) mod process;
+pub(crate) mod wire;

@@ -127,7 +127,7 @@ async fn a_client_that_hangs_up_half_way_costs_nobody_anything() {
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_is_asked_is_closed_in_the_end() {
-    let world = World::new().await;
+    let world = World::new().await.head_timeout(Duration::from_millis(300));
     let app = world.start().await;
     let address = app.app().address();
     let mut waiting = vec![];

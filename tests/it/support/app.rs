@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use avatar_proxy::clock::Clock;
 use avatar_proxy::config::{self, Command, Config};
@@ -17,6 +18,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     folder: tempfile::TempDir,
     flags: Vec<String>,
+    head_timeout: Option<Duration>,
 }
 
 /// A running proxy and its client.
@@ -36,7 +38,7 @@ impl World {
         let gateway = SimulatedGateway::on_a_free_port(options, clock.clone()).await.expect("the gateway starts");
         let folder = tempfile::tempdir().expect("a folder");
         let flags = ["--gateway-rate=100000/s", "--gateway-burst=100000", "--gateway-concurrency=1000"];
-        Self { gateway, clock, folder, flags: flags.map(str::to_owned).to_vec() }
+        Self { gateway, clock, folder, flags: flags.map(str::to_owned).to_vec(), head_timeout: None }
     }
 
     /// One more flag, `--name=value`; the last of a name counts.
@@ -44,6 +46,12 @@ impl World {
         let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
         self.flags.retain(|other| name(other) != name(flag));
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// With less patience for clients that take their time than a real one has.
+    pub(crate) fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.head_timeout = Some(timeout);
         self
     }
 
@@ -67,7 +75,10 @@ impl World {
     pub(crate) fn config(&self) -> Config {
         let arguments = std::iter::once("avatar-proxy".to_owned()).chain(self.arguments()).map(OsString::from);
         match config::parse(arguments, []) {
-            Ok(Command::Serve(config)) => *config,
+            Ok(Command::Serve(mut config)) => {
+                config.http.head_timeout = self.head_timeout.unwrap_or(config.http.head_timeout);
+                *config
+            }
             Ok(_) => panic!("not `serve`"),
             Err(config::Stop::Mistakes(mistakes)) => panic!("{mistakes}"),
             Err(config::Stop::CommandLine(error)) => panic!("{error}"),

@@ -32,6 +32,14 @@ impl Process {
         Self::start_by(shell, world)
     }
 
+    /// The same with a limit of open files, as `ulimit` takes it: `-Sn 256`.
+    pub(crate) fn start_limited(world: &World, limit: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_avatar-proxy")]);
+        Self::start_by(shell, world)
+    }
+
     fn start_by(mut command: Command, world: &World) -> Self {
         let mut child = command
             .args(world.arguments())

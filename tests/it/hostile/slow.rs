@@ -1,0 +1,142 @@
+//! Clients that take their time, or go away.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::Besieged;
+use crate::support::app::World;
+use crate::support::eventually::eventually;
+
+const HEAD_TIMEOUT: Duration = Duration::from_millis(300);
+
+async fn impatient() -> Besieged {
+    Besieged::of(World::new().await.head_timeout(HEAD_TIMEOUT)).await
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_ends_with_the_head_timeout() {
+    let proxy = impatient().await;
+    let started = Instant::now();
+    let mut wire = proxy.wire().await;
+    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n").await;
+    let trickle = async {
+        loop {
+            sleep(HEAD_TIMEOUT / 10).await;
+            if started.elapsed() > Duration::from_secs(15) {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        said = wire.rest() => assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said)),
+        () = trickle => panic!("it is still open"),
+    }
+    assert!(started.elapsed() >= HEAD_TIMEOUT);
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn many_slow_heads_are_all_given_up_while_others_are_answered() {
+    let proxy = impatient().await;
+    let mut wires = vec![];
+    for index in 0..200 {
+        let mut wire = proxy.wire().await;
+        // In every stage of a head, the first byte not even sent, and of either HTTP.
+        let whole = if index % 2 == 0 {
+            &b"GET /health HTTP/1.1\r\nhost: localhost\r\n"[..]
+        } else {
+            b"PRI * HTTP/2.0\r\n\r\nSM"
+        };
+        wire.send(&whole[..index / 2 % whole.len()]).await;
+        wires.push(wire);
+    }
+    proxy.avatar("999001").await.expect(200, "hit; ttl=");
+    for mut wire in wires {
+        wire.rest().await;
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn every_byte_renews_nothing() {
+    let proxy = impatient().await;
+    let mut wire = proxy.wire().await;
+    let head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: ".to_vec();
+    let endless = head.into_iter().chain(std::iter::repeat(b'a'));
+    let connections = &proxy.app.app().metrics().http_connections;
+    let started = Instant::now();
+    for byte in endless {
+        wire.send([byte]).await;
+        sleep(HEAD_TIMEOUT / 30).await;
+        if connections.get() < 2 && started.elapsed() >= HEAD_TIMEOUT {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still read");
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_not_kept_for_ever() {
+    let proxy = impatient().await;
+    let mut wire = proxy.wire().await;
+    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert_eq!(wire.answer().await.expect("an answer").status, 200);
+    assert!(wire.answer().await.is_none());
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_it_wants_is_answered() {
+    let proxy = Besieged::new().await;
+    let mut wire = proxy.wire().await;
+    wire.send("GET /user/avatar?phone=999001 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    wire.finish_sending().await;
+    assert_eq!(wire.answer().await.expect("an answer").status, 200);
+    assert!(wire.answer().await.is_none());
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_leaves_nothing() {
+    let proxy = Besieged::new().await;
+    for bytes in [
+        "",
+        "G",
+        "GET /health HTTP/1.1\r\nhost: loc",
+        "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "POST /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nabc",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        for _ in 0..20 {
+            let mut wire = proxy.wire().await;
+            wire.send(bytes).await;
+        }
+        let mut half = proxy.wire().await;
+        half.send(bytes).await;
+        half.finish_sending().await;
+        half.rest().await;
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_wait_for_the_gateway_leaves_nothing() {
+    let proxy = Besieged::new().await;
+    let slow = proxy.world.gateway.person("999002").picture("18");
+    let hold = slow.hold();
+    let mut wires = vec![];
+    for _ in 0..20 {
+        let mut wire = proxy.wire().await;
+        wire.send("GET /user/avatar?phone=999002 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        wires.push(wire);
+    }
+    slow.arrived(1).await;
+    drop(wires);
+    proxy.is_unharmed().await;
+    hold.release();
+    eventually("the look is over", async || proxy.avatar_asking("999002", "only-if-cached").await.status == 200).await;
+    assert_eq!(slow.lookups(), 1);
+    proxy.survives().await;
+}

@@ -23,4 +23,5 @@ mod pictures;
 mod restart;
 mod store;
 mod support;
+mod tls;
 mod without_store;

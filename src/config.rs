@@ -158,6 +158,10 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
         // The simulated gateway has an address only once it runs: `Demo::against`.
         Verb::Demo => Ok(Uri::default()),
     };
+    let ca = match verb {
+        Verb::Serve => settings.optional("--gateway-ca", addresses::file),
+        Verb::Demo => Ok(None),
+    };
     let timeout = settings.value("--gateway-timeout", quantities::duration);
     let budget = budget(settings);
     let lifetimes = lifetimes(settings);
@@ -189,7 +193,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             cors_origins,
             head_timeout: http::HEAD_TIMEOUT,
         },
-        gateway: gateway::Config { url: url?, auth: access.gateway_auth?, timeout: gateway_timeout },
+        gateway: gateway::Config { url: url?, auth: access.gateway_auth?, ca: ca?, timeout: gateway_timeout },
         budget: budget?,
         avatars: avatars::Config { rules: rules.clone(), memory_limit: memory_limit?, warm_for, gateway_timeout },
         refresh: refresh::Config { warm_for, forget_after, rules },

@@ -14,6 +14,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -22,7 +23,6 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderName, HeaderVal
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
-use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -35,6 +35,7 @@ use crate::outcome::{Failure, Outcome};
 
 pub mod failure;
 pub mod reply;
+mod tls;
 
 use failure::Nonsense;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub url: Uri,
     /// The proxy's own credentials at the gateway.
     pub auth: Option<Credential>,
+    /// A file (PEM) of authorities to trust for `https`, besides the system's.
+    pub ca: Option<PathBuf>,
     /// The longest a lookup may take.
     pub timeout: Duration,
 }
@@ -137,8 +140,16 @@ pub enum SetupError {
     #[error("the gateway's URL must be http:// or https://, with a host and without user or password")]
     Url,
     /// Only for `https`.
-    #[error("the system's certificates cannot be loaded: {0}")]
-    Certificates(io::Error),
+    #[error("the system has no certificates to check the gateway's by; give its authority's with --gateway-ca")]
+    NoAuthorities,
+    /// The file of authorities.
+    #[error("the file of --gateway-ca, {}, cannot be used: {why}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// The client. Connections are kept and used again.
@@ -160,12 +171,12 @@ impl fmt::Debug for Gateway {
 impl Gateway {
     /// A client that has not connected yet. `clock` is only asked whether a URL that came is still alive.
     ///
-    /// For `https` this reads the system's certificates, once.
+    /// For `https` this reads the authorities' certificates, once.
     ///
     /// # Errors
     /// When the URL cannot be a gateway's, or there are no certificates to check one by.
     pub fn new(config: Config, clock: Clock) -> Result<Self, SetupError> {
-        let Config { url, auth, timeout } = config;
+        let Config { url, auth, ca, timeout } = config;
         let (scheme, authority) = url.scheme_str().zip(url.authority()).ok_or(SetupError::Url)?;
         let base = format!("{scheme}://{authority}{}", url.path().trim_end_matches('/'));
         if authority.host().is_empty() || authority.as_str().contains('@') || base.len() > URL_MAX {
@@ -175,9 +186,11 @@ impl Gateway {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let builder = HttpsConnectorBuilder::new();
         let connector = match scheme {
-            "http" => without_certificates().https_or_http(),
-            "https" => with_certificates().map_err(SetupError::Certificates)?.https_only(),
+            // It must not depend on what certificates there are.
+            "http" => builder.with_tls_config(tls::trusting(rustls::RootCertStore::empty())).https_or_http(),
+            "https" => builder.with_tls_config(tls::trusting(tls::authorities(ca)?)).https_only(),
             _ => return Err(SetupError::Url),
         };
         let client = Client::builder(TokioExecutor::new())
@@ -240,23 +253,6 @@ impl Gateway {
     }
 }
 
-type TlsChosen = HttpsConnectorBuilder<WantsSchemes>;
-
-/// For `http`, which must not depend on what certificates there are.
-fn without_certificates() -> TlsChosen {
-    let provider = rustls::crypto::ring::default_provider();
-    let tls = rustls::ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .expect("ring knows the default versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    HttpsConnectorBuilder::new().with_tls_config(tls)
-}
-
-fn with_certificates() -> io::Result<TlsChosen> {
-    HttpsConnectorBuilder::new().with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-}
-
 /// A body of at most [`BODY_LIMIT`]. What is longer is not read to its end: its connection is given up.
 async fn read(mut body: Incoming) -> Result<Vec<u8>, Nonsense> {
     if body.size_hint().lower() > BODY_LIMIT as u64 {
@@ -304,7 +300,7 @@ mod tests {
     use super::*;
 
     fn client(url: &str) -> Result<Gateway, SetupError> {
-        let config = Config { url: url.parse().unwrap(), auth: None, timeout: Duration::from_secs(20) };
+        let config = Config { url: url.parse().unwrap(), auth: None, ca: None, timeout: Duration::from_secs(20) };
         Gateway::new(config, Clock::system())
     }
 
@@ -313,8 +309,12 @@ mod tests {
         let credential = Credential::parse("ada:s3cret:x").unwrap();
         assert_eq!((credential.user.as_str(), credential.password.as_str()), ("ada", "s3cret:x"));
         assert_eq!(credential.basic().to_str().unwrap(), "Basic YWRhOnMzY3JldDp4");
-        let config =
-            Config { url: Uri::from_static("http://gw"), auth: Some(credential.clone()), timeout: Duration::ZERO };
+        let config = Config {
+            url: Uri::from_static("http://gw"),
+            auth: Some(credential.clone()),
+            ca: None,
+            timeout: Duration::ZERO,
+        };
         for shown in [format!("{credential:?}"), format!("{config:?}"), format!("{:?}", credential.basic())] {
             assert!(!shown.contains("ada") && !shown.contains("s3cret") && !shown.contains("YWRh"), "{shown}");
         }

@@ -108,6 +108,15 @@ pub(super) fn store(text: &str) -> Result<StoreLocation, String> {
     }
 }
 
+/// A file that is read later.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains(char::is_control) {
+        // Most likely its content, by way of a variable that ends in `_FILE`.
+        return Err("write the path of a file, not what it holds".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
 /// Whether there is no port, or one that can be connected to.
 fn has_good_port(authority: &Authority) -> bool {
     match authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest).split_once(':') {

@@ -171,6 +171,15 @@ const FLAGS: &[Flag] = &[
         help: "The user and password this proxy shows the gateway. It then needs --auth or --allow-anonymous itself",
     },
     Flag {
+        name: "--gateway-ca",
+        form: "PATH",
+        default: Unset,
+        demo_default: Elsewhere,
+        heading: Gateway,
+        help: "A file with certificates (PEM) of authorities to trust besides the system's, for a gateway with https and a \
+               certificate of your own",
+    },
+    Flag {
         name: "--gateway-timeout",
         form: "DURATION",
         default: Is("20s"),

@@ -98,7 +98,7 @@ fn ok(body: &str) -> String {
 }
 
 fn client(url: &str, timeout: Duration) -> Gateway {
-    let config = Config { url: url.parse().unwrap(), auth: None, timeout };
+    let config = Config { url: url.parse().unwrap(), auth: None, ca: None, timeout };
     Gateway::new(config, the_day_before()).unwrap()
 }
 
@@ -160,7 +160,7 @@ async fn the_request_is_what_the_gateway_expects() {
     ] {
         let url = format!("{}{base}", peer.url).parse().unwrap();
         let auth = auth.map(|text| Credential::parse(text).unwrap());
-        let gateway = Gateway::new(Config { url, auth, timeout: PATIENCE }, the_day_before()).unwrap();
+        let gateway = Gateway::new(Config { url, auth, ca: None, timeout: PATIENCE }, the_day_before()).unwrap();
         let key = Key::new(Device::new(device).unwrap(), Jid::parse(jid).unwrap(), true, true);
         assert!(is_the_picture(&gateway.lookup(&key).await));
 

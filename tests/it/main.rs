@@ -25,4 +25,5 @@ mod restart;
 mod soak;
 mod store;
 mod support;
+mod tls;
 mod without_store;

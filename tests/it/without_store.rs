@@ -70,7 +70,7 @@ impl Path {
         });
         let timeout = Duration::from_secs(20);
         let url = simulated.url().parse().unwrap();
-        let gateway = Gateway::new(gateway::Config { url, auth: None, timeout }, clock.clone()).unwrap();
+        let gateway = Gateway::new(gateway::Config { url, auth: None, ca: None, timeout }, clock.clone()).unwrap();
         let avatars = Avatars::new(avatars::Parts {
             config: avatars::Config {
                 rules: Rules::default(),

@@ -16,6 +16,7 @@ check: format lint docs test ## formatting, lints, documentation and every test
 .PHONY: format
 format:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 .PHONY: lint
 lint:

@@ -16,6 +16,7 @@ check: format lint docs test ## formatting, lints, documentation and every test
 .PHONY: format
 format:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 .PHONY: lint
 lint:
@@ -45,3 +46,18 @@ demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 .PHONY: bench
 bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
 	$(CARGO) bench --locked --bench hits -- $(ARGS)
+
+# How long each fuzz target runs (s), which ones, and how much memory each may take (MB).
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_MEMORY ?= 1024
+
+.PHONY: soak
+soak: ## fuzzing: each target of fuzz/ for FUZZ_SECONDS (default 60); needs a nightly toolchain, installs cargo-fuzz
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) +nightly install --locked cargo-fuzz
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p "fuzz/grown/$$target"; \
+		$(CARGO) +nightly fuzz run "$$target" "fuzz/grown/$$target" "fuzz/corpus/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=$(FUZZ_MEMORY) -malloc_limit_mb=256 -timeout=10 \
+			-max_len=8192 -print_final_stats=1; \
+	done

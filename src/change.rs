@@ -175,7 +175,7 @@ pub fn observe(state: &State, seen: &Observation, around: Circumstances<'_>) -> 
         next = state.clone();
         verdict.change = None;
     } else {
-        next.looks += 1;
+        next.looks = next.looks.saturating_add(1);
     }
     Verdict { state: next, standing: verdict.standing, change: verdict.change, look_at_full: verdict.look_at_full }
 }
@@ -285,7 +285,7 @@ impl State {
             return None;
         };
         let old = std::mem::replace(&mut recorded.belief, belief);
-        recorded.version += 1;
+        recorded.version = recorded.version.saturating_add(1);
         recorded.changed_at = Some(now);
         let not_before = std::mem::replace(&mut recorded.seen_at, now);
         recorded.repeats = repeats;

@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 mod connections;
 mod cors;
 mod facts;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod query;
 mod reply;

@@ -171,6 +171,15 @@ fn the_first_format_of_states_stays_readable() {
 }
 
 #[test]
+fn a_record_whose_counters_are_full_can_be_gone_on_with() {
+    let mut story = Story::new();
+    story.look(0, id("a"));
+    story.state.looks = u64::MAX;
+    story.state.recorded.as_mut().unwrap().version = u64::MAX;
+    assert_eq!(told(&story.look(10, id("b"))), Some((Kind::Changed, Some("a"), Some("b"), u64::MAX)));
+}
+
+#[test]
 fn an_event_id_depends_on_all_it_is_made_of() {
     let base = event_id(1, 1, Some("a"), Some("b"));
     assert_eq!(base.len(), 32);

@@ -64,12 +64,15 @@ fn basic(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn is_loopback_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => host
-            .rsplit_once(':')
-            .map_or(host, |(name, port)| if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }),
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']').unwrap_or((bracketed, "]")),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    // Behind a name stands a port or nothing.
+    let port = if rest.is_empty() { Some(rest) } else { rest.strip_prefix(':') };
+    if port.is_none_or(|port| port.bytes().any(|byte| !byte.is_ascii_digit())) {
+        return false;
+    }
     let name = name.trim_end_matches('.');
     name.parse::<std::net::IpAddr>().map_or_else(
         |_| {
@@ -137,6 +140,9 @@ mod tests {
             assert!(is_loopback_name(host), "{host}");
         }
         for host in ["example.org", "127.0.0.1.example.org", "localhost.example.org:80", "10.0.0.1", "[::2]:80", ""] {
+            assert!(!is_loopback_name(host), "{host}");
+        }
+        for host in ["[::1]example.org", "[::1", "[::1]:80.example.org", "example.org:80.localhost", "localhost:1:1"] {
             assert!(!is_loopback_name(host), "{host}");
         }
     }

@@ -66,7 +66,8 @@ impl DeviceRecord {
             cool_down_until: record.cool_down_until,
             cool_down_seconds: record.cool_down_seconds,
             slowed_at: record.slowed_at,
-            slowed_to: record.slowed_to,
+            // What is no share, whatever damaged it, is the smallest: it recovers, and an account that is asked too much does not.
+            slowed_to: if (0.0..=1.0).contains(&record.slowed_to) { record.slowed_to } else { 0.0 },
         })
     }
 }
@@ -91,5 +92,15 @@ mod tests {
         newer[1] = FORMAT + 1;
         assert!(matches!(DeviceRecord::decode(&newer), Err(Unreadable::Newer(_))));
         assert!(matches!(DeviceRecord::decode(&record.encode()[..5]), Err(Unreadable::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_share_that_is_none_is_read_as_the_smallest() {
+        for odd in [f64::NAN, f64::INFINITY, -0.5, 1.5] {
+            let stored = DeviceRecord { slowed_to: odd, ..DeviceRecord::default() }.encode();
+            assert!(DeviceRecord::decode(&stored).unwrap().slowed_to < f64::EPSILON, "{odd}");
+        }
+        let stored = DeviceRecord::default().encode();
+        assert_eq!(DeviceRecord::decode(&stored).unwrap(), DeviceRecord::default());
     }
 }

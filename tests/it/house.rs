@@ -169,7 +169,7 @@ fn every_way_to_import_is_seen() {
 
 #[test]
 fn files_are_read_in_one_sitting() {
-    for folder in ["src", "tests"] {
+    for folder in ["src", "tests", "fuzz/fuzz_targets"] {
         for (path, text) in files(folder) {
             let lines = text.lines().count();
             let place = format!("{folder}/{}", path.display());
@@ -181,7 +181,7 @@ fn files_are_read_in_one_sitting() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    for folder in ["src", "tests"] {
+    for folder in ["src", "tests", "fuzz/fuzz_targets"] {
         for (path, text) in files(folder) {
             // A module's tests are about what the module says of itself.
             let tests = path.file_stem().is_some_and(|name| name == "tests");

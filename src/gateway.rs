@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
@@ -141,6 +142,16 @@ pub enum SetupError {
     Certificates(io::Error),
 }
 
+/// Who can be asked about a person: the lookup path knows no more of the gateway than this.
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// Asks once; may be dropped at any time.
+    ///
+    /// # Errors
+    /// When the answer says nothing about the person.
+    async fn lookup(&self, key: &Key) -> Result<Outcome, Failure>;
+}
+
 /// The client. Connections are kept and used again.
 pub struct Gateway {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
@@ -237,6 +248,13 @@ impl Gateway {
             headers.insert(DEVICE_ID, HeaderValue::try_from(encoded).expect("percent-encoded text is plain ASCII"));
         }
         request
+    }
+}
+
+#[async_trait]
+impl Lookup for Gateway {
+    async fn lookup(&self, key: &Key) -> Result<Outcome, Failure> {
+        Self::lookup(self, key).await
     }
 }
 

@@ -15,6 +15,7 @@ mod life;
 mod logs;
 mod lookup;
 mod metrics;
+mod model;
 mod native;
 mod negative;
 mod pictures;

@@ -75,7 +75,7 @@ impl Path {
             },
             clock: clock.clone(),
             store: measured,
-            gateway,
+            gateway: Arc::new(gateway),
             budget,
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),

@@ -57,7 +57,12 @@ fn all_is_well(seeds: std::ops::Range<u64>) {
                     if let Some((step, violation)) = run::live(&history, &metrics) {
                         failed.store(true, Ordering::Relaxed);
                         let (shortest, again) = shortest(history, &metrics);
-                        panic!("MODEL_SEED={seed}, step {step}: {violation}\nthe shortest: {again}\n{shortest:#?}");
+                        let History { budget, warm_for, forget_after, steps, .. } = shortest;
+                        let told: String = steps.iter().map(|step| format!("  {step:?}\n")).collect();
+                        panic!(
+                            "MODEL_SEED={seed}, step {step}: {violation}\nThe shortest: {again}\n  {budget:?}\n  warm for \
+                             {warm_for:?}, forgotten after {forget_after:?}\n{told}"
+                        );
                     }
                 }
             });

@@ -90,10 +90,10 @@ impl Script {
         world.held.clear();
     }
 
-    /// The id of the picture that is to be seen.
-    pub(super) fn truth(&self, key: &Key) -> Option<String> {
-        let person = self.world().people.get(&key.subject.jid.to_string()).copied().unwrap_or_default();
-        person.1.is_none().then(|| format!("{}{}", whose(key), person.0))
+    /// The id of the picture that is to be seen, or why there is none.
+    pub(super) fn truth(&self, key: &Key) -> Result<String, Reason> {
+        let (number, gone) = self.world().people.get(&key.subject.jid.to_string()).copied().unwrap_or_default();
+        gone.map_or_else(|| Ok(format!("{}{number}", whose(key))), Err)
     }
 
     fn answer(&self, key: &Key) -> Result<Outcome, Failure> {
@@ -123,8 +123,9 @@ impl Script {
         }
         let life = world.life;
         drop(world);
-        let Some(id) = self.truth(key) else {
-            return negative(self.world().people[&jid].1.expect("a reason"));
+        let id = match self.truth(key) {
+            Ok(id) => id,
+            Err(reason) => return negative(reason),
         };
         let kind = if key.variant.preview { "preview" } else { "image" };
         // The image host's clock goes right, whatever ours does; the same expiry comes back for a while.

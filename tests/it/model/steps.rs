@@ -30,7 +30,13 @@ pub(super) enum Mood {
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Ask(Key, Ask),
+    /// About a person, on a device, the preview or the picture.
+    Ask {
+        device: usize,
+        person: usize,
+        preview: bool,
+        ask: Ask,
+    },
     HangUp(usize),
     Pass(Duration),
     /// Somebody sets the wall clock, by this many milliseconds.
@@ -119,7 +125,7 @@ impl Step {
                     7..=8 => Ask { no_cache: true, only_if_cached: false },
                     _ => Ask { no_cache: false, only_if_cached: true },
                 };
-                Self::Ask(key(rng.usize(..DEVICES), rng.usize(..PEOPLE), rng.bool()), ask)
+                Self::Ask { device: rng.usize(..DEVICES), person: rng.usize(..PEOPLE), preview: rng.bool(), ask }
             }
             38..=41 => Self::HangUp(rng.usize(..8)),
             42..=61 => Self::Pass(while_passes(rng)),

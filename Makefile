@@ -41,3 +41,7 @@ demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 .PHONY: bench
 bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
 	$(CARGO) bench --locked --bench hits -- $(ARGS)
+
+.PHONY: soak-model
+soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000
+	MODEL_HISTORIES=$(or $(MODEL_HISTORIES),100000) $(CARGO) test --locked --release --test it -- --ignored --nocapture model::

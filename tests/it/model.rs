@@ -58,11 +58,12 @@ fn all_is_well(seeds: std::ops::Range<u64>) {
                         failed.store(true, Ordering::Relaxed);
                         let (shortest, again) = shortest(history, &metrics);
                         let History { budget, warm_for, forget_after, steps, .. } = shortest;
-                        let told: String = steps.iter().map(|step| format!("  {step:?}\n")).collect();
+                        let told: Vec<String> = steps.iter().map(|step| format!("  {step:?}")).collect();
                         panic!(
                             "MODEL_SEED={seed}, step {step}: {violation}\nThe shortest: {again}\n  {budget:?}\n  warm for \
-                             {warm_for:?}, forgotten after {forget_after:?}\n{told}"
-                        );
+                             {warm_for:?}, forgotten after {forget_after:?}\n{}",
+ told.join("\n")
+);
                     }
                 }
             });

@@ -134,11 +134,11 @@ impl Scene {
             && !self.history.steps.iter().any(|step| matches!(step, Step::StoreFails(true)));
         let starts = self.watch.count(&key);
         let asked = (now, self.watch.jumps());
-        let (avatars, shelf, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
+        let (avatars, store, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
         let asks = key.clone();
         let client = process.runtime.spawn(async move {
             let answer = avatars.lookup(&asks, ask).await;
-            watch.answered(&shelf, &asks, ask, asked, &answer);
+            watch.answered(&store, &asks, ask, asked, &answer);
         });
         self.quiesce(process);
         if undisturbed && !client.is_finished() {
@@ -203,18 +203,18 @@ impl Scene {
         self.clock.jump(BEGAN + self.clock.elapsed());
         self.watch.jumped();
         (0..steps::DEVICES).for_each(|device| self.script.mood(steps::device(device), Mood::Fine));
-        self.pass(process, Duration::from_secs(240), 24);
+        self.pass(process, Duration::from_secs(240), 12);
         if process.clients.iter().any(|(_, client)| !client.is_finished()) {
             self.watch.violated("a client is never answered");
         }
-        self.pass(process, SETTLED, 24);
+        self.pass(process, SETTLED, 6);
         for number in 0..steps::DEVICES {
             let key = steps::key(number, 0, false);
             let before = self.watch.count(&key);
             // An odd answer that was still to come, and what confirms one.
             for _ in 0..3 {
                 self.ask(process, key.clone(), Ask { no_cache: true, only_if_cached: false });
-                self.pass(process, Duration::from_secs(120), 30);
+                self.pass(process, Duration::from_secs(120), 8);
             }
             let Some((entry, _)) = self.shelf.peek(&key) else {
                 self.watch.violated("nothing is known in the end");
@@ -240,7 +240,7 @@ pub(super) fn live(history: &History, metrics: &Arc<Metrics>) -> Option<(usize, 
     let scene = Scene::new(history.clone(), metrics);
     let mut process = scene.start();
     for (number, step) in history.steps.iter().enumerate() {
-        scene.step(&mut process, step.clone());
+        scene.step(&mut process, *step);
         if let Some(violation) = scene.watch.violation() {
             return Some((number, violation));
         }

@@ -143,19 +143,20 @@ impl Lookup for Script {
     async fn lookup(&self, key: &Key) -> Result<Outcome, Failure> {
         self.watch.stirs();
         let under_way = UnderWay(&self.watch, self.watch.starts(key, self.shelf.works()));
-        let (known, held) = {
+        let (known, release) = {
             let mut world = self.world();
-            let (sender, held) = oneshot::channel();
-            let hold = world.hold;
-            if hold.is_some() {
+            let known = world.hold;
+            let release = known.map(|_| {
+                let (sender, release) = oneshot::channel();
                 world.held.push(sender);
-            }
-            (hold, hold.map(|_| held))
+                release
+            });
+            (known, release)
         };
         let early = (known != Some(false)).then(|| self.answer(key));
-        if let Some(held) = held {
+        if let Some(release) = release {
             // Whoever lets it go drops the other end.
-            let _ = held.await;
+            let _ = release.await;
         }
         let answer = early.unwrap_or_else(|| self.answer(key));
         let answer = match answer {

@@ -28,7 +28,7 @@ pub(super) enum Mood {
     NobodyRegistered,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     /// About a person, on a device, the preview or the picture.
     Ask {

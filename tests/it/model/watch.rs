@@ -182,7 +182,7 @@ impl Watch {
     /// A client is answered.
     pub(super) fn answered(
         &self,
-        shelf: &Shelf,
+        store: &Shelf,
         key: &Key,
         ask: Ask,
         asked: (Timestamp, u64),
@@ -190,8 +190,8 @@ impl Watch {
     ) {
         self.stirs();
         let now = self.clock.now();
-        let works = shelf.works();
-        let held = shelf.peek(key).filter(|(entry, _)| entry.dead_at > now).is_some();
+        let works = store.works();
+        let held = store.peek(key).is_some_and(|(entry, _)| entry.dead_at > now);
         let mut seen = self.seen();
         let seen = &mut *seen;
         let good = seen.good.get_mut(key).filter(|good| good.dead_at > now);
@@ -270,14 +270,14 @@ impl Watch {
     }
 
     /// A new process knows what is in the store, and nothing else.
-    pub(super) fn restarted(&self, shelf: &Shelf) {
+    pub(super) fn restarted(&self, store: &Shelf) {
         let (steady, now) = (self.clock.elapsed(), self.clock.now());
         let mut seen = self.seen();
         seen.good.retain(|_, good| good.stored);
         seen.good.values_mut().for_each(|good| good.in_memory = false);
         seen.cooling.clear();
-        for device in (0..steps::DEVICES).map(steps::device).filter(|_| shelf.works()) {
-            let Some(record) = shelf.record(&device) else { continue };
+        for device in (0..steps::DEVICES).map(steps::device).filter(|_| store.works()) {
+            let Some(record) = store.record(&device) else { continue };
             let most = Duration::from_secs(record.cool_down_seconds.into());
             let left = record.cool_down_until.map_or(Duration::ZERO, |until| until.since(now)).min(most);
             seen.cooling.insert(device, (steady + left, true));

@@ -61,3 +61,7 @@ soak: ## fuzzing: each target of fuzz/ for FUZZ_SECONDS (default 60); needs a ni
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=$(FUZZ_MEMORY) -malloc_limit_mb=256 -timeout=10 \
 			-max_len=8192 -print_final_stats=1; \
 	done
+
+.PHONY: soak-model
+soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000
+	MODEL_HISTORIES=$(or $(MODEL_HISTORIES),100000) $(CARGO) test --locked --release --test it -- --ignored --nocapture model::

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::budget::{Budget, Priority, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, Freshness};
-use crate::gateway::Gateway;
+use crate::gateway::Lookup;
 use crate::jid::{Key, Subject};
 use crate::metrics::Metrics;
 use crate::outcome::{Class, Rules};
@@ -87,7 +87,7 @@ struct Inner {
     clock: Clock,
     memory: Memory,
     store: Arc<dyn Store>,
-    gateway: Gateway,
+    gateway: Arc<dyn Lookup>,
     budget: Budget,
     flights: Arc<Flights>,
     endings: Endings,
@@ -152,7 +152,7 @@ pub struct Parts {
     /// What is remembered beyond this process.
     pub store: Arc<dyn Store>,
     /// Who is asked.
-    pub gateway: Gateway,
+    pub gateway: Arc<dyn Lookup>,
     /// Who may ask.
     pub budget: Budget,
     /// The figures.

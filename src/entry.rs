@@ -115,6 +115,13 @@ impl Entry {
         self.start
     }
 
+    /// The same, as something known before a look with this start token: for what was seen while the store was away, whose own
+    /// token is no number of the store's.
+    #[must_use]
+    pub fn known_before(&self, start: Token) -> Self {
+        Self { start: Token(self.start.0.min(start.0.saturating_sub(1))), ..self.clone() }
+    }
+
     /// What a look leaves behind: `previous` is the key's entry so far, `standing` what the look did to the subject's state.
     ///
     /// An observation that is not later than the one held changes nothing.
@@ -148,7 +155,9 @@ impl Entry {
         entry
     }
 
-    fn is_good(&self, now: Timestamp) -> bool {
+    /// Whether it is a picture that may be served at `now`.
+    #[must_use]
+    pub fn is_good(&self, now: Timestamp) -> bool {
         matches!(self.outcome, Outcome::Present(_)) && self.freshness(now) != Freshness::Dead
     }
 

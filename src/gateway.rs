@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
@@ -152,6 +153,16 @@ pub enum SetupError {
     },
 }
 
+/// Who can be asked about a person: the lookup path knows no more of the gateway than this.
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// Asks once; may be dropped at any time.
+    ///
+    /// # Errors
+    /// When the answer says nothing about the person.
+    async fn lookup(&self, key: &Key) -> Result<Outcome, Failure>;
+}
+
 /// The client. Connections are kept and used again.
 pub struct Gateway {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
@@ -250,6 +261,13 @@ impl Gateway {
             headers.insert(DEVICE_ID, HeaderValue::try_from(encoded).expect("percent-encoded text is plain ASCII"));
         }
         request
+    }
+}
+
+#[async_trait]
+impl Lookup for Gateway {
+    async fn lookup(&self, key: &Key) -> Result<Outcome, Failure> {
+        Self::lookup(self, key).await
     }
 }
 

@@ -230,7 +230,7 @@ impl App {
             config: config.avatars,
             clock: clock.clone(),
             store: store.clone(),
-            gateway,
+            gateway: Arc::new(gateway),
             budget: budget.clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),

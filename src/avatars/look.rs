@@ -154,7 +154,8 @@ impl Inner {
                         rules,
                     },
                 );
-                let entry = Entry::after(held.entry.as_ref(), &seen, verdict.standing, rules, jitter);
+                let previous = self.last_known(key, held.entry.as_ref(), &seen);
+                let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
                 let write = Write {
                     key: key.clone(),
                     expected: held.revision,
@@ -176,6 +177,16 @@ impl Inner {
             }
         }
         self.keep_in_memory(key, seen, jitter)
+    }
+
+    /// What was known before a look: what the store holds, unless only memory knows of a picture that lives, because the store
+    /// was away when it was seen. One odd answer must not take that one's place either.
+    fn last_known(&self, key: &Key, held: Option<&Entry>, seen: &Observation) -> Option<Entry> {
+        if held.is_some_and(|held| held.start() >= seen.start || held.is_good(seen.ended_at)) {
+            return held.cloned();
+        }
+        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(seen.ended_at));
+        slot.map(|slot| slot.entry.known_before(seen.start)).or_else(|| held.cloned())
     }
 
     /// What was written is known in memory, too.

@@ -18,6 +18,7 @@ mod logs;
 mod lookup;
 mod many;
 mod metrics;
+mod model;
 mod native;
 mod negative;
 mod pictures;

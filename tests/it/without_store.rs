@@ -80,7 +80,7 @@ impl Path {
             },
             clock: clock.clone(),
             store: measured,
-            gateway,
+            gateway: Arc::new(gateway),
             budget,
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),
@@ -160,6 +160,20 @@ async fn a_negative_answer_while_the_store_is_away_is_shown_and_is_no_removal() 
     path.store.fail(false);
     let held = path.store.find(&key("999001")).await.unwrap();
     assert_eq!(held.state.recorded.unwrap().version, 0);
+}
+
+#[tokio::test]
+async fn one_odd_answer_does_not_replace_what_was_seen_while_the_store_was_away() {
+    let path = Path::new().await;
+    let ada = path.gateway.person("999001").picture("17");
+    path.store.fail(true);
+    path.look("999001", Ask::default()).await;
+    path.store.fail(false);
+    ada.replies(Reply::NotSet);
+    path.clock.advance(NO_LONGER_RECENT);
+    assert_eq!(id(&path.look("999001", NO_CACHE).await), "17");
+    path.clock.advance(Duration::from_secs(60));
+    assert_eq!(id(&path.look("999001", NO_CACHE).await), "not_set", "the second look is believed");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! waiting, and after every step nothing may have happened that must never happen.
 //!
 //! A history is drawn from a number, and a failure names that number: `MODEL_SEED=17 cargo test model` lives through it again.
+//! What the scheduler draws for itself is not in that number, so that now and then it takes more than one try.
 
 mod run;
 mod script;
@@ -79,7 +80,7 @@ fn nothing_happens_that_must_never_happen() {
             let seed = seed.parse().expect("MODEL_SEED is a number");
             all_is_well(seed..seed + 1);
         }
-        Err(_) => all_is_well(0..2_000),
+        Err(_) => all_is_well(0..500),
     }
 }
 

@@ -46,7 +46,10 @@ async fn flood(process: &Process, next: &Arc<AtomicU64>, questions: u64, device:
     resident(process)
 }
 
-/// Floods twice, and expects that the second time, many times as long, adds next to nothing.
+/// What a process may hold (MiB) that has 16 MiB for its memory: SQLite's caches of pages are up to 64 MiB beside it.
+const RESIDENT_MAX: u64 = 160;
+
+/// Floods twice, and expects that it holds no more than it may after either.
 async fn stays_small(what: &str, strangers: Reply, questions: u64, device: fn(u64) -> String) {
     let world = World::with(Options { strangers, remember: 100, ..Options::default() }, Clock::system()).await;
     let world = world.flag("--memory-limit=16MiB");
@@ -55,7 +58,7 @@ async fn stays_small(what: &str, strangers: Reply, questions: u64, device: fn(u6
     let first = flood(&process, &next, questions / 5, device).await;
     let then = flood(&process, &next, questions - questions / 5, device).await;
     println!("{what}: {first} MiB after {}, {then} MiB after {questions}", questions / 5);
-    assert!(then < first + 16 && then < 160, "{what}: {first} MiB, {then} MiB");
+    assert!(first.max(then) < RESIDENT_MAX, "{what}: {first} MiB, {then} MiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -222,10 +222,10 @@ async fn what_was_said_to_be_stored_survives_a_power_cut_at_any_instant() {
     let mut images = begun.map(|sure| Image { sure, unsure: vec![] });
     let mut left = events.iter().peekable();
     promises.sort();
-    let mut urls: HashMap<&str, &str> = before.iter().map(|(_, phone, url)| (&**phone, &**url)).collect();
+    let mut kept: HashMap<&str, &str> = before.iter().map(|(_, phone, url)| (&**phone, &**url)).collect();
     let mut cuts = 0;
     for (index, (arrived, phone, url)) in promises.iter().enumerate() {
-        urls.insert(phone, url);
+        kept.insert(phone, url);
         // A flush counts when it has ended, a write from when it began.
         while let Some(event) = left.next_if(|event| match event.act {
             Act::Flush => event.ended <= *arrived,
@@ -235,7 +235,7 @@ async fn what_was_said_to_be_stored_survives_a_power_cut_at_any_instant() {
         }
         if index % 20 == 0 {
             for likelihood in [0.0, 0.5, 1.0] {
-                holds([images[0].after_the_cut(likelihood), images[1].after_the_cut(likelihood)], &urls).await;
+                holds([images[0].after_the_cut(likelihood), images[1].after_the_cut(likelihood)], &kept).await;
                 cuts += 1;
             }
         }

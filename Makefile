@@ -36,24 +36,23 @@ e2e: ## what needs tools from outside: runs the README's commands, cuts the powe
 	$(CARGO) test --locked --test it -- --ignored --nocapture e2e::
 
 .PHONY: soak
-soak: ## what takes long: floods of cold keys and invented devices
+soak: soak-floods soak-model fuzz ## what takes long: the next three
+
+.PHONY: soak-floods
+soak-floods: ## floods of cold keys and invented devices
 	$(CARGO) test --locked --test it -- --ignored --nocapture soak::
 
-.PHONY: demo
-demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
-	$(CARGO) run --locked --release -- demo
-
-.PHONY: bench
-bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
-	$(CARGO) bench --locked --bench hits -- $(ARGS)
+.PHONY: soak-model
+soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000
+	MODEL_HISTORIES=$(or $(MODEL_HISTORIES),100000) $(CARGO) test --locked --release --test it -- --ignored --nocapture model::
 
 # How long each fuzz target runs (s), which ones, and how much memory each may take (MB).
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 FUZZ_MEMORY ?= 1024
 
-.PHONY: soak
-soak: ## fuzzing: each target of fuzz/ for FUZZ_SECONDS (default 60); needs a nightly toolchain, installs cargo-fuzz
+.PHONY: fuzz
+fuzz: ## each fuzz target of fuzz/ for FUZZ_SECONDS (default 60); needs a nightly toolchain, installs cargo-fuzz
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) +nightly install --locked cargo-fuzz
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p "fuzz/grown/$$target"; \
@@ -62,6 +61,10 @@ soak: ## fuzzing: each target of fuzz/ for FUZZ_SECONDS (default 60); needs a ni
 			-max_len=8192 -print_final_stats=1; \
 	done
 
-.PHONY: soak-model
-soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000
-	MODEL_HISTORIES=$(or $(MODEL_HISTORIES),100000) $(CARGO) test --locked --release --test it -- --ignored --nocapture model::
+.PHONY: demo
+demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
+	$(CARGO) run --locked --release -- demo
+
+.PHONY: bench
+bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
+	$(CARGO) bench --locked --bench hits -- $(ARGS)

@@ -222,7 +222,10 @@ impl State {
 
     fn negative(&mut self, reason: Reason, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
         let now = seen.ended_at;
-        if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded {
+        if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded
+            // A preview that shows a picture again is not taken back by one odd answer.
+            && self.stray.is_none()
+        {
             if overlapped {
                 return Step::quiet(Standing::Believed { repeats: *repeats });
             }
@@ -256,6 +259,11 @@ impl State {
         }
         self.doubt = None;
         self.stray = None;
+        if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded {
+            (*held, *repeats) = (reason, 1);
+            self.still_holds(now);
+            return Step::quiet(Standing::Believed { repeats: 1 });
+        }
         let change = self.record(Belief::Negative(reason), now, around.entropy);
         Step { standing: Standing::Believed { repeats: 1 }, change, look_at_full: false }
     }

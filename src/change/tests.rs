@@ -141,6 +141,18 @@ fn a_preview_that_differs_asks_for_the_full_picture_and_may_be_its_twin() {
 }
 
 #[test]
+fn a_preview_that_came_back_is_not_taken_back_by_one_odd_answer() {
+    let mut story = Story::new();
+    story.look(0, none(Reason::Hidden));
+    story.look(100, none(Reason::Hidden));
+    assert!(story.preview(200, id("p")).look_at_full);
+    assert_eq!(story.preview(250, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(310), looks: 1 });
+    let confirmed = story.preview(310, none(Reason::NotSet));
+    assert_eq!((told(&confirmed), confirmed.standing), (None, Standing::Believed { repeats: 1 }));
+    assert_eq!(story.look(400, none(Reason::NotSet)).standing, Standing::Believed { repeats: 2 });
+}
+
+#[test]
 fn looks_at_a_negative_person_are_counted() {
     let mut story = Story::new();
     story.look(0, none(Reason::NotSet));

@@ -1,4 +1,4 @@
-//! What takes long: `make soak` runs these.
+//! What takes long: `make soak-floods` runs these.
 
 use std::fs;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ async fn stays_small(what: &str, strangers: Reply, questions: u64, device: fn(u6
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: make soak"]
+#[ignore = "takes minutes: make soak-floods"]
 async fn cold_keys_invented_devices_and_failures_do_not_grow_memory() {
     let nobody = |_: u64| String::new();
     let invented = |number: u64| format!("{number:0>200}");

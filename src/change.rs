@@ -258,12 +258,6 @@ impl State {
             return Step::quiet(Standing::Doubted { look_at: now + wait, looks: doubt.looks });
         }
         self.doubt = None;
-        self.stray = None;
-        if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded {
-            (*held, *repeats) = (reason, 1);
-            self.still_holds(now);
-            return Step::quiet(Standing::Believed { repeats: 1 });
-        }
         let change = self.record(Belief::Negative(reason), now, around.entropy);
         Step { standing: Standing::Believed { repeats: 1 }, change, look_at_full: false }
     }
@@ -292,6 +286,12 @@ impl State {
             });
             return None;
         };
+        if let (Belief::Negative(held), Belief::Negative(reason)) = (&mut recorded.belief, &belief) {
+            // Another reason for the same is no change.
+            *held = *reason;
+            (recorded.repeats, recorded.seen_at) = (repeats, now);
+            return None;
+        }
         let old = std::mem::replace(&mut recorded.belief, belief);
         recorded.version = recorded.version.saturating_add(1);
         recorded.changed_at = Some(now);

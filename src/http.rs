@@ -1,7 +1,8 @@
 //! The edge: connections, routes, and the pipeline that every request goes through.
 //!
-//! One readable function, `Edge::answer`, in this order: a request without one proper `Host` is refused, a preflight is answered, the name we are called by is checked, open
-//! routes are answered, credentials are checked, and then the route does its work. Only `reply.rs` knows statuses.
+//! One readable function, `Edge::answer`, in this order: a request without one proper `Host` is refused, a preflight is answered,
+//! the name we are called by is checked, open routes are answered, credentials are checked, and then the route does its work.
+//! Only `reply.rs` knows statuses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -143,6 +143,7 @@ impl Inner {
         };
         if let Some(Claim { start, mut held }) = look.claim {
             seen.start = start;
+            let entropy = entropy();
             for _ in 0..APPLY_TRIES {
                 let verdict = change::observe(
                     &held.state,
@@ -150,7 +151,7 @@ impl Inner {
                     Circumstances {
                         applied: held.revision,
                         device_succeeded_at: self.budget.succeeded_at(&key.subject.device),
-                        entropy: entropy(),
+                        entropy,
                         rules,
                     },
                 );

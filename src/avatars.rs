@@ -14,6 +14,7 @@
 //! an event exists only if its state was written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
@@ -24,10 +25,10 @@ use crate::budget::{Budget, Priority, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, Freshness};
 use crate::gateway::Lookup;
-use crate::jid::{Key, Subject};
+use crate::jid::{Device, Jid, Key, Subject, Variant};
 use crate::metrics::Metrics;
 use crate::outcome::{Class, Rules};
-use crate::store::Store;
+use crate::store::{Store, StoreError, Watch, Watched};
 
 mod answer;
 mod endings;
@@ -91,6 +92,8 @@ struct Inner {
     budget: Budget,
     flights: Arc<Flights>,
     endings: Endings,
+    /// Counts what was forgotten on somebody's word.
+    forgets: AtomicU64,
     touches: Touches,
     metrics: Arc<Metrics>,
     figures: Figures,
@@ -204,6 +207,7 @@ impl Avatars {
             memory: Memory::new(config.memory_limit - config.memory_limit / ENDINGS_SHARE, &clock),
             flights: Arc::default(),
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
+            forgets: AtomicU64::new(0),
             touches: Touches::new(config.warm_for),
             config,
             clock,
@@ -293,9 +297,66 @@ impl Avatars {
         !self.0.budget.gateway_refuses()
     }
 
-    /// Forgets every answer about a subject that the store has forgotten.
-    pub fn forget(&self, subject: &Subject) {
+    /// Looks at somebody no more unless somebody asks, as one device or (`None`) as all. True if anybody was watched.
+    ///
+    /// # Errors
+    /// When the store fails: then nothing has changed.
+    pub async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        self.0.store.unwatch(jid, device).await
+    }
+
+    /// Who is watched, by device and jid: up to `limit` of those behind `after`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<Watch>, StoreError> {
+        self.0.store.watches(device, after, limit).await
+    }
+
+    /// Drops every answer about a subject that the store has dropped because nobody asked for it.
+    pub fn drop_idle(&self, subject: &Subject) {
         self.0.memory.forget_others(subject, None);
+    }
+
+    /// Forgets everything that is held about a person or group, as one device sees them or (`None`) all do. When this returns
+    /// nothing of it is served or stored any more, looks that were under way included. True if anything was stored.
+    ///
+    /// # Errors
+    /// When the store fails: then nothing is forgotten.
+    pub async fn forget(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        let held = inner.store.forget(jid, device, inner.clock.now()).await?;
+        // In this order: a flight that ends after the second step sees the first, and takes back what it has brought.
+        inner.forgets.fetch_add(1, Ordering::SeqCst);
+        if let Some(device) = device {
+            let subject = Subject { device: device.clone(), jid: *jid };
+            inner.memory.forget_others(&subject, None);
+            for variant in (0..4).map(Variant::from_bits) {
+                inner.endings.succeeded(&Key { subject: subject.clone(), variant });
+            }
+        } else {
+            // Who knows under which devices answers are held that the store never saw.
+            inner.memory.clear();
+            inner.endings.clear();
+        }
+        Ok(held)
+    }
+
+    /// Looks at somebody's full picture at least this often from now on, though nobody asks.
+    ///
+    /// # Errors
+    /// When the store fails: then nothing has changed.
+    pub async fn watch(&self, watch: Watch, limit: u64) -> Result<Watched, StoreError> {
+        let key = Key { subject: watch.subject.clone(), variant: Variant::default() };
+        let now = self.0.clock.now();
+        let held = self.0.store.find(&key).await?.entry;
+        let due = held.map_or(now, |entry| entry.due_at.min(entry.checked_at + watch.interval).max(now));
+        self.0.store.watch(watch, due, limit).await
     }
 
     /// Writes what clients asked for since the last time into the store.
@@ -345,8 +406,7 @@ impl Avatars {
     }
 
     async fn only_stored(&self, key: &Key) -> Result<Found, Unmet> {
-        let held = self.0.store.find(key).await.map_err(|_| Unmet::Absent)?;
-        let slot = self.0.adopt(key, held, Need::default()).ok_or(Unmet::Absent)?;
+        let slot = self.0.stored(key).await.ok_or(Unmet::Absent)?;
         let at = self.0.clock.now();
         self.touched(key, &slot, at);
         Ok(Found { slot, met: Met::Store, at })
@@ -412,10 +472,7 @@ impl Avatars {
         let live = |slot: &Arc<Slot>| slot.entry.freshness(now) != Freshness::Dead;
         let slot = match self.0.memory.get(key).filter(live) {
             Some(slot) => Some(slot),
-            None => match self.0.store.find(key).await {
-                Ok(held) => self.0.adopt(key, held, Need::default()),
-                Err(_) => None,
-            },
+            None => self.0.stored(key).await,
         };
         let Some(slot) = slot else { return Err(unmet) };
         let met = match unmet {

@@ -110,6 +110,21 @@ pub enum Kind {
     Removed,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Set, Self::Changed, Self::Removed];
+
+    /// The word used in events, records and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// A change, recorded in the same atomic write as the state that it leads to.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {

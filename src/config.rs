@@ -20,7 +20,7 @@ use ::http::Uri;
 use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
-use crate::{avatars, budget, gateway, http, refresh, telemetry};
+use crate::{avatars, budget, duration, events, gateway, http, refresh, telemetry};
 
 mod addresses;
 mod checks;
@@ -86,6 +86,8 @@ pub struct Config {
     pub avatars: avatars::Config,
     /// The refresher's part.
     pub refresh: refresh::Config,
+    /// The change log's readers' part.
+    pub events: events::Config,
     /// Where answers and changes are kept.
     pub store: StoreLocation,
     /// The log's part.
@@ -162,11 +164,13 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
         Verb::Serve => settings.optional("--gateway-ca", addresses::file),
         Verb::Demo => Ok(None),
     };
-    let timeout = settings.value("--gateway-timeout", quantities::duration);
+    let timeout = settings.value("--gateway-timeout", duration::parse);
     let budget = budget(settings);
     let lifetimes = lifetimes(settings);
     let rules = rules(settings);
     let memory_limit = settings.value("--memory-limit", quantities::size);
+    let events = events(settings);
+    let watch_limit = settings.value("--watch-limit", quantities::count);
     let store = match verb {
         Verb::Serve => settings.value("--store", addresses::store),
         Verb::Demo => Ok(StoreLocation::Temporary),
@@ -192,11 +196,13 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             default_device,
             cors_origins,
             head_timeout: http::HEAD_TIMEOUT,
+            watch_limit: u64::from(watch_limit?),
         },
         gateway: gateway::Config { url: url?, auth: access.gateway_auth?, ca: ca?, timeout: gateway_timeout },
         budget: budget?,
         avatars: avatars::Config { rules: rules.clone(), memory_limit: memory_limit?, warm_for, gateway_timeout },
         refresh: refresh::Config { warm_for, forget_after, rules },
+        events: events?,
         store: store?,
         log: log?,
     })
@@ -243,8 +249,8 @@ fn budget(settings: &mut Settings) -> Result<budget::Config, Noted> {
     let rate = settings.value("--gateway-rate", quantities::rate);
     let burst = settings.value("--gateway-burst", quantities::count);
     let concurrency = settings.value("--gateway-concurrency", quantities::count);
-    let cool_down = settings.value("--rate-limit-cooldown", quantities::duration);
-    let max_wait = settings.value("--max-wait", quantities::duration_or_zero);
+    let cool_down = settings.value("--rate-limit-cooldown", duration::parse);
+    let max_wait = settings.value("--max-wait", duration::parse_or_zero);
     Ok(budget::Config {
         rate: rate?,
         burst: burst?,
@@ -255,8 +261,8 @@ fn budget(settings: &mut Settings) -> Result<budget::Config, Noted> {
 }
 
 fn lifetimes(settings: &mut Settings) -> Result<(Duration, Duration), Noted> {
-    let warm_for = settings.value("--warm-for", quantities::duration_or_zero);
-    let forget_after = settings.value("--forget-after", quantities::duration);
+    let warm_for = settings.value("--warm-for", duration::parse_or_zero);
+    let forget_after = settings.value("--forget-after", duration::parse);
     let (warm_for, forget_after) = (warm_for?, forget_after?);
     // What is forgotten is not looked at again, so it is warm for no longer.
     Ok((warm_for.min(forget_after), forget_after))
@@ -264,12 +270,12 @@ fn lifetimes(settings: &mut Settings) -> Result<(Duration, Duration), Noted> {
 
 fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
     let refresh_ahead = settings.value("--refresh-ahead", quantities::share);
-    let recheck_interval = settings.value("--recheck-interval", quantities::duration);
-    let fallback_ttl = settings.value("--fallback-ttl", quantities::duration);
-    let not_set_ttl = settings.value("--not-set-ttl", quantities::duration);
-    let hidden_ttl = settings.value("--hidden-ttl", quantities::duration);
-    let unregistered_ttl = settings.value("--unregistered-ttl", quantities::duration);
-    let confirm_after = settings.value("--confirm-after", quantities::duration);
+    let recheck_interval = settings.value("--recheck-interval", duration::parse);
+    let fallback_ttl = settings.value("--fallback-ttl", duration::parse);
+    let not_set_ttl = settings.value("--not-set-ttl", duration::parse);
+    let hidden_ttl = settings.value("--hidden-ttl", duration::parse);
+    let unregistered_ttl = settings.value("--unregistered-ttl", duration::parse);
+    let confirm_after = settings.value("--confirm-after", duration::parse);
     Ok(Rules {
         refresh_ahead: refresh_ahead?,
         recheck_interval: recheck_interval?,
@@ -279,6 +285,16 @@ fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
         unregistered_ttl: unregistered_ttl?,
         confirm_after: confirm_after?,
     })
+}
+
+fn events(settings: &mut Settings) -> Result<events::Config, Noted> {
+    let retention = settings.value("--retention", duration::parse);
+    let format = settings.value("--event-format", |text| match text {
+        "gowa" => Ok(events::Format::Gowa),
+        "cloudevents" => Ok(events::Format::CloudEvents),
+        _ => Err("write gowa or cloudevents".to_owned()),
+    });
+    Ok(events::Config { retention: retention?, format: format? })
 }
 
 fn log(settings: &mut Settings) -> Result<telemetry::Config, Noted> {

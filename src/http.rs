@@ -8,30 +8,36 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::{IntCounter, IntCounterVec};
 
 use crate::avatars::{Avatars, Found};
+use crate::events::Events;
 use crate::gateway::Credential;
 use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
 
+mod body;
+mod command;
 mod connections;
 mod cors;
 mod facts;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod guard;
+mod listing;
 mod query;
 mod reply;
+mod stream;
 
 use connections::Answering;
 use cors::Cors;
 use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
-use reply::Reply;
+use reply::{Problem, Reply};
 
 /// Who may ask, and what is assumed of a request.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Config {
     pub default_device: Device,
     /// The origins whose pages may read answers: `*`, or a list.
     pub cors_origins: Vec<String>,
+    /// How many subjects may be watched.
+    pub watch_limit: u64,
     /// How long a client may take to send a request head, or to begin the next one: [`HEAD_TIMEOUT`].
     pub head_timeout: Duration,
 }
@@ -57,11 +65,13 @@ const TARGET_MAX: usize = 8 * 1024;
 /// What requests are answered from.
 pub struct Edge {
     avatars: Avatars,
+    events: Events,
     metrics: Arc<Metrics>,
     requests: Requests,
     guard: Guard,
     cors: Cors,
     default_device: Device,
+    watch_limit: u64,
     head_timeout: Duration,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
@@ -94,6 +104,8 @@ enum Turn {
     Answer(Reply),
     /// It asks for an avatar.
     Lookup(Lookup),
+    /// It takes more: the store, or the request's body.
+    Work,
 }
 
 /// A request for an avatar.
@@ -126,6 +138,11 @@ impl Lookup {
 enum Route<'a> {
     UserAvatar,
     Avatar(&'a str),
+    History(&'a str),
+    Watch(&'a str),
+    Watches,
+    Changes,
+    Events,
     Metrics,
     Health,
     Ready,
@@ -135,8 +152,11 @@ enum Route<'a> {
 impl<'a> Route<'a> {
     /// Fixed paths match as the gateway's router does: letter case and a trailing slash do not matter.
     fn of(path: &'a str) -> Self {
-        const FIXED: [(&str, Route<'static>); 4] = [
+        const FIXED: [(&str, Route<'static>); 7] = [
             ("/user/avatar", Route::UserAvatar),
+            ("/changes", Route::Changes),
+            ("/events", Route::Events),
+            ("/watches", Route::Watches),
             ("/metrics", Route::Metrics),
             ("/health", Route::Health),
             ("/ready", Route::Ready),
@@ -145,9 +165,21 @@ impl<'a> Route<'a> {
         if let Some((_, route)) = FIXED.iter().find(|(fixed, _)| bare.eq_ignore_ascii_case(fixed)) {
             return *route;
         }
-        match bare.strip_prefix("/avatars/") {
-            Some(jid) if !jid.is_empty() && !jid.contains('/') => Route::Avatar(jid),
+        let Some(below) = bare.strip_prefix("/avatars/") else { return Route::Unknown };
+        match below.split_once('/') {
+            None if !below.is_empty() => Route::Avatar(below),
+            Some((jid, "changes")) if !jid.is_empty() => Route::History(jid),
+            Some((jid, "watch")) if !jid.is_empty() => Route::Watch(jid),
             _ => Route::Unknown,
+        }
+    }
+
+    /// What may be done here.
+    fn methods(self) -> &'static str {
+        match self {
+            Route::Avatar(_) => "GET, HEAD, DELETE",
+            Route::Watch(_) => "PUT, DELETE",
+            _ => "GET, HEAD",
         }
     }
 
@@ -156,6 +188,11 @@ impl<'a> Route<'a> {
         match self {
             Route::UserAvatar => "/user/avatar",
             Route::Avatar(_) => "/avatars/{jid}",
+            Route::History(_) => "/avatars/{jid}/changes",
+            Route::Watch(_) => "/avatars/{jid}/watch",
+            Route::Watches => "/watches",
+            Route::Changes => "/changes",
+            Route::Events => "/events",
             Route::Metrics => "/metrics",
             Route::Health => "/health",
             Route::Ready => "/ready",
@@ -167,15 +204,17 @@ impl<'a> Route<'a> {
 impl Edge {
     /// The whole service, for a listener at `address`.
     #[must_use]
-    pub fn new(config: &Config, address: SocketAddr, avatars: Avatars, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, address: SocketAddr, avatars: Avatars, events: Events, metrics: Arc<Metrics>) -> Self {
         let local_only = config.auth.is_empty() && !config.allow_anonymous && address.ip().to_canonical().is_loopback();
         Self {
             avatars,
+            events,
             requests: Requests::new(&metrics),
             metrics,
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
+            watch_limit: config.watch_limit,
             head_timeout: config.head_timeout,
             figures_only: false,
         }
@@ -183,14 +222,16 @@ impl Edge {
 
     /// `/metrics`, `/health` and `/ready` alone, open to whoever reaches them.
     #[must_use]
-    pub fn figures_only(config: &Config, avatars: Avatars, metrics: Arc<Metrics>) -> Self {
+    pub fn figures_only(config: &Config, avatars: Avatars, events: Events, metrics: Arc<Metrics>) -> Self {
         Self {
             avatars,
+            events,
             requests: Requests::new(&metrics),
             metrics,
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
             default_device: Device::default(),
+            watch_limit: 0,
             head_timeout: config.head_timeout,
             figures_only: true,
         }
@@ -206,6 +247,16 @@ impl Edge {
         let lookup = match self.answer(&request, route, &facts) {
             Turn::Answer(reply) => return Answering::Now(Some(self.finish(reply, route, &facts))),
             Turn::Lookup(lookup) => lookup,
+            Turn::Work => {
+                let edge = self.clone();
+                return Answering::Later(Box::pin(async move {
+                    let (parts, body) = request.into_parts();
+                    let facts = Facts::read(&parts.headers);
+                    let reply =
+                        edge.work(&parts, &facts, body).await.unwrap_or_else(|problem| reply::problem(&problem));
+                    edge.finish(reply, Route::of(parts.uri.path()), &facts)
+                }));
+            }
         };
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
             return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
@@ -244,13 +295,19 @@ impl Edge {
         } else if !self.is_open(route) && !self.guard.admits(facts) {
             reply::unauthorized()
         } else if !self.is_here(route) {
-            reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.")
-        } else if !matches!(*method, Method::GET | Method::HEAD) {
-            reply::not_allowed("GET, HEAD")
+            reply::problem(&Problem::Absent)
+        } else if !route.methods().split(", ").any(|allowed| allowed == method.as_str()) {
+            reply::not_allowed(route.methods())
         } else {
             match route {
                 Route::UserAvatar => return self.user_avatar(uri, facts),
-                Route::Avatar(jid) => return self.avatar(uri, facts, jid),
+                Route::Avatar(jid) if *method != Method::DELETE => return self.avatar(uri, facts, jid),
+                Route::Avatar(_)
+                | Route::History(_)
+                | Route::Watch(_)
+                | Route::Watches
+                | Route::Changes
+                | Route::Events => return Turn::Work,
                 Route::Metrics => {
                     self.avatars.measure();
                     reply::document(Metrics::content_type(), self.metrics.render())
@@ -261,6 +318,20 @@ impl Edge {
         })
     }
 
+    /// Does what takes more than a look into memory.
+    async fn work(&self, parts: &Parts, facts: &Facts<'_>, body: Incoming) -> Result<Reply, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        match Route::of(parts.uri.path()) {
+            Route::Changes => self.list_changes(query, facts).await,
+            Route::Watches => self.list_watches(query, facts).await,
+            Route::History(jid) => self.list_history(jid, query, facts).await,
+            Route::Watch(jid) => self.set_watch(jid, parts, facts, body).await,
+            Route::Events => self.stream(&parts.method, query, &parts.headers, facts).await,
+            Route::Avatar(jid) => self.forget(jid, parts, facts).await,
+            Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready | Route::Unknown => Err(Problem::Absent),
+        }
+    }
+
     /// Whether a route needs no credentials.
     fn is_open(&self, route: Route<'_>) -> bool {
         self.figures_only || matches!(route, Route::Health | Route::Ready)
@@ -269,9 +340,9 @@ impl Edge {
     /// Whether this listener has the route.
     fn is_here(&self, route: Route<'_>) -> bool {
         match route {
-            Route::UserAvatar | Route::Avatar(_) => !self.figures_only,
             Route::Metrics | Route::Health | Route::Ready => true,
             Route::Unknown => false,
+            _ => !self.figures_only,
         }
     }
 

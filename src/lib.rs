@@ -12,6 +12,8 @@
 //!             └─ reply: the only place that knows statuses
 //!
 //!  refresh ── store.take_due ── avatars.refresh                        before URLs die, to confirm doubts, to recheck
+//!
+//!  subscriber ── http ── events ── the store's log                     what store.apply appended, from any place on
 //! ```
 //!
 //! # What stands where
@@ -22,10 +24,10 @@
 //! | --- | --- |
 //! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
 //! | edge | [`http`]: connections, routes, replies |
-//! | duties | [`refresh`]: what is due |
+//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; they do not know each other |
-//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
+//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
@@ -45,8 +47,11 @@ pub mod budget;
 pub mod change;
 pub mod clock;
 pub mod config;
+pub mod cursor;
 pub mod demo;
+pub mod duration;
 pub mod entry;
+pub mod events;
 pub mod gateway;
 pub mod go_json;
 pub mod http;
@@ -63,6 +68,7 @@ use avatars::Avatars;
 use budget::Budget;
 use clock::Clock;
 use config::{Command, Config, StoreLocation};
+use events::Events;
 use gateway::Gateway;
 use http::Edge;
 use metrics::Metrics;
@@ -196,6 +202,8 @@ pub struct App {
     done: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     refresh: JoinHandle<()>,
+    /// reads the change log for all who follow it
+    events: JoinHandle<()>,
     /// the budget's turn, and the store's when it fails
     upkeep: JoinHandle<()>,
     tasks: TaskTracker,
@@ -246,15 +254,24 @@ impl App {
             stop: stop.clone(),
         });
 
+        let events = Events::new(events::Parts {
+            config: config.events,
+            clock: clock.clone(),
+            log: measured.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+
         let address = listener.local_addr()?;
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let edge = Edge::new(&config.http, address, avatars.clone(), metrics.clone());
+        let edge = Edge::new(&config.http, address, avatars.clone(), events.clone(), metrics.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {
-            let edge = Edge::figures_only(&config.http, avatars, metrics.clone());
+            let edge = Edge::figures_only(&config.http, avatars, events.clone(), metrics.clone());
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());
+        let events = tokio::spawn(events.run());
         let until_done = done.clone();
         let upkeep = tokio::spawn(async move {
             tokio::select! {
@@ -271,6 +288,7 @@ impl App {
             done,
             servers,
             refresh,
+            events,
             upkeep,
             tasks,
             store,
@@ -303,6 +321,7 @@ impl App {
             let _ = server.await;
         }
         let _ = self.refresh.await;
+        let _ = self.events.await;
         self.tasks.close();
         self.tasks.wait().await;
         self.done.cancel();

@@ -22,6 +22,25 @@ const LATENCY: &[f64] = &[
 const LEAD: &[f64] =
     &[0.0, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 864_000.0];
 
+/// How long a change went unnoticed at the most, from seconds to months (s).
+const DELAY: &[f64] = &[
+    1.0,
+    5.0,
+    15.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    7200.0,
+    14_400.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    604_800.0,
+    2_592_000.0,
+];
+
 /// Makes a metric of its kind from its options.
 trait Make: Collector + Clone + Sized + 'static {
     fn make(opts: Opts, labels: &[&str], buckets: &[f64]) -> prometheus::Result<Self>;
@@ -144,8 +163,26 @@ metrics! {
     store_errors: IntCounterVec = "store_errors_total" ["operation"];
     /// People and groups dropped because nobody asked for them for long.
     forgotten: IntCounter = "forgotten_total";
+    /// People and groups that are watched: looked at though nobody asks.
+    watches: IntGauge = "watches";
     /// Avatar changes noticed, by kind.
     changes: IntCounterVec = "changes_total" ["change"];
+    /// From the last time a picture was seen to the time when it was noticed to have changed: no change waited longer.
+    detection_seconds: Histogram = "detection_delay_seconds" in DELAY;
+    /// Records in the change log.
+    log_records: IntGauge = "log_records";
+    /// Age of the oldest record in the change log; 0 when it is empty.
+    log_age_seconds: IntGauge = "log_oldest_age_seconds";
+    /// Records of the change log dropped for their age.
+    log_trimmed: IntCounter = "log_trimmed_total";
+    /// Event streams open now.
+    subscribers: IntGauge = "subscribers";
+    /// Events sent, over all event streams.
+    events_sent: IntCounter = "events_sent_total";
+    /// Times that a subscriber fell so far behind that it was served from the change log again.
+    fall_backs: IntCounter = "subscriber_fall_backs_total";
+    /// Gaps told to subscribers: what they missed is no longer kept.
+    gaps: IntCounter = "gaps_total";
 }
 
 impl Default for Metrics {

@@ -171,6 +171,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::NotSet, Self::Hidden, Self::Unregistered];
+
     /// The word used in answers, events and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

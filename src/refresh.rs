@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::avatars::{Avatars, Refreshed};
 use crate::budget::Priority;
 use crate::clock::{Clock, Timestamp};
-use crate::jid::{Device, Key};
+use crate::jid::{Device, Key, Variant};
 use crate::metrics::Metrics;
 use crate::outcome::Rules;
 use crate::store::{Due, Store, Taken};
@@ -86,7 +86,9 @@ pub fn plan(due: &Due, now: Timestamp, blocked: Option<Duration>, config: &Confi
     // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks. One that fails and
     // fails again is not tried for ever.
     let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1 && now < entry.due_at + CONFIRM_WITHIN);
-    if !(warm || wanted || doubted) {
+    // A watch is about whose picture it is: the full one tells.
+    let watched = due.watch.is_some() && due.key.variant == Variant::default();
+    if !(warm || watched || wanted || doubted) {
         return Step::Rest;
     }
     if let Some(wait) = blocked {
@@ -283,7 +285,7 @@ impl Refresh {
         while let Ok(gone) = inner.store.forget_idle(before, FORGET_BATCH).await {
             inner.metrics.forgotten.inc_by(gone.len() as u64);
             for subject in &gone {
-                inner.avatars.forget(subject);
+                inner.avatars.drop_idle(subject);
             }
             // Keys are counted in a batch and subjects come back: fewer of them do not mean that it was the last.
             if gone.is_empty() || inner.stop.is_cancelled() {
@@ -294,12 +296,16 @@ impl Refresh {
 
     async fn measure(&self) {
         let inner = &self.0;
-        if let Ok(size) = inner.store.size(inner.clock.now()).await {
+        let now = inner.clock.now();
+        if let Ok(size) = inner.store.size(now).await {
             let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
             inner.metrics.store_entries.set(gauge(size.entries));
             inner.metrics.store_subjects.set(gauge(size.subjects));
             inner.metrics.store_bytes.set(gauge(size.bytes));
             inner.metrics.refresh_backlog.set(gauge(size.backlog));
+            inner.metrics.watches.set(gauge(size.watches));
+            inner.metrics.log_records.set(gauge(size.logged));
+            inner.metrics.log_age_seconds.set(gauge(size.logged_since.map_or(0, |oldest| now.since(oldest).as_secs())));
         }
     }
 }
@@ -338,6 +344,7 @@ mod tests {
             entry: Some(Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0))),
             due_at: at(due_at),
             requested_at: requested.map(at),
+            watch: None,
         }
     }
 

@@ -6,20 +6,29 @@
 //!
 //! Architecture invariant: this module and its engines know nothing of the gateway, of budgets or of HTTP.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::change::{Change, State};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
-use crate::jid::{Device, Key, Subject};
+use crate::jid::{Device, Jid, Key, Subject};
 use crate::outcome::Token;
 
 mod device;
+mod log;
 pub mod measured;
 pub mod none;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
+pub use log::{Extent, Log, Page, Record, What};
+
+/// What every engine is: the records and the log, which are written together.
+pub trait Engine: Store + Log {}
+
+impl<E: Store + Log> Engine for E {}
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +57,8 @@ pub struct Held {
     pub revision: Token,
     /// When somebody last asked for the key.
     pub requested_at: Option<Timestamp>,
+    /// How often the subject is to be looked at though nobody asks.
+    pub watch: Option<Duration>,
 }
 
 /// A look may start: its token, and what was held at that moment.
@@ -64,6 +75,8 @@ pub struct Claim {
 pub struct Write {
     /// Whose entry.
     pub key: Key,
+    /// The start token of the look: if its subject was forgotten since, the write is turned away.
+    pub start: Token,
     /// The revision that everything below was computed from.
     pub expected: Token,
     /// The subject's new state.
@@ -88,6 +101,8 @@ pub enum Applied {
     Done(Token),
     /// Somebody else was faster: what is held now.
     Conflict(Box<Held>),
+    /// The subject was forgotten while the look was under way: nothing of it is to be kept.
+    Forgotten,
 }
 
 /// A key whose time has come.
@@ -101,6 +116,8 @@ pub struct Due {
     pub due_at: Timestamp,
     /// When somebody last asked for it.
     pub requested_at: Option<Timestamp>,
+    /// How often its subject is to be looked at though nobody asks.
+    pub watch: Option<Duration>,
 }
 
 /// Due keys taken under a lease, and when the next one comes.
@@ -123,6 +140,24 @@ pub struct Touch {
     pub due_at: Timestamp,
 }
 
+/// A subject that is looked at though nobody asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Watch {
+    /// Who.
+    pub subject: Subject,
+    /// How old the last look may get.
+    pub interval: Duration,
+}
+
+/// How a wish to watch ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watched {
+    /// It is durable.
+    Done,
+    /// There are as many watches as there may be, and this subject has none: nothing was written.
+    TooMany,
+}
+
 /// Sizes, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
@@ -132,6 +167,12 @@ pub struct Size {
     pub subjects: u64,
     /// Keys that are due now.
     pub backlog: u64,
+    /// Subjects that are watched.
+    pub watches: u64,
+    /// Records in the change log.
+    pub logged: u64,
+    /// When the oldest of them was appended.
+    pub logged_since: Option<Timestamp>,
     /// Bytes on disk or in the server.
     pub bytes: u64,
 }
@@ -178,11 +219,43 @@ pub trait Store: Send + Sync {
 
     /// Drops up to `limit` keys that nobody asked for since `before`, and the states of subjects that keep none. Returns the
     /// subjects that are gone. A key that nobody ever asked for counts from its due time, because something else has it looked
-    /// at; without a due time it has nothing left to stay for. What was recorded in the log stays.
+    /// at; without a due time it has nothing left to stay for. What is watched stays. What was recorded in the log stays.
     ///
     /// # Errors
     /// When the store fails.
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError>;
+
+    /// Forgets everything about a person or group, as one device sees them or (`None`) all do: entries, state, watch and what the
+    /// log tells of them. If anything was held, a [`What::Forgotten`] is left in the log. Looks that are under way find their
+    /// writes turned away. Durable when it returns; true if anything was held.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError>;
+
+    /// Watches a subject, or watches it at another interval; its full picture is due at `due` at the latest, held or not. Durable
+    /// when it returns. Beyond `limit` watches there are no more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError>;
+
+    /// Watches no more, as one device or all do. True if anybody was watched.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError>;
+
+    /// Who is watched, by device and jid: up to `limit` of those behind `after`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<Watch>, StoreError>;
 
     /// What is remembered about a device.
     ///

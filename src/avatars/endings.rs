@@ -62,6 +62,11 @@ impl Endings {
         wait
     }
 
+    /// Forgets every failure: what the gateway said may name a person.
+    pub(super) fn clear(&self) {
+        self.rests.invalidate_all();
+    }
+
     /// A lookup succeeded: the next failure is a first one.
     pub(super) fn succeeded(&self, key: &Key) {
         self.rests.invalidate(key);

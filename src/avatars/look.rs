@@ -1,18 +1,19 @@
 //! One flight: from the store, through the budget, to the gateway, and back into store and memory.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::flight::{Ending, Pilot, Source};
 use super::memory::{History, Slot};
 use super::{BACKGROUND_PATIENCE, Inner, Need};
 use crate::budget::{Permit, Refusal};
-use crate::change::{self, Circumstances, Kind, Standing, Verdict};
+use crate::change::{self, Circumstances, Standing, Verdict};
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Jitter};
 use crate::gateway::failure;
 use crate::jid::{Key, Variant};
-use crate::outcome::{Failure, Observation, Outcome, Token};
+use crate::outcome::{Failure, Observation, Outcome, Rules, Token};
 use crate::store::{Applied, Claim, Held, Write};
 
 /// How often a write is computed again because somebody else was faster. Whoever loses that often has been overtaken by as many
@@ -32,6 +33,28 @@ struct Look {
 impl Inner {
     /// One flight, from the store to the store.
     pub(super) async fn fly(&self, key: &Key, pilot: &Pilot, need: Need) -> Ending {
+        self.unless_forgotten(key, self.fly_on(key, pilot, need)).await
+    }
+
+    /// What the store holds and is live, taken into memory.
+    pub(super) async fn stored(&self, key: &Key) -> Option<Arc<Slot>> {
+        let found = async { self.adopt(key, self.store.find(key).await.ok()?, Need::default()) };
+        self.unless_forgotten(key, found).await
+    }
+
+    /// Does something that brings an answer into memory, and takes it out again if somebody was forgotten meanwhile: it may be
+    /// from before.
+    async fn unless_forgotten<T>(&self, key: &Key, bring: impl Future<Output = T>) -> T {
+        let forgets = self.forgets.load(Ordering::SeqCst);
+        let brought = bring.await;
+        if self.forgets.load(Ordering::SeqCst) != forgets {
+            self.memory.remove(key);
+            self.endings.succeeded(key);
+        }
+        brought
+    }
+
+    async fn fly_on(&self, key: &Key, pilot: &Pilot, need: Need) -> Ending {
         let held = self.store.find(key).await.unwrap_or_default();
         let stale = held.entry.is_some();
         if let Some(slot) = self.adopt(key, held, need) {
@@ -61,7 +84,7 @@ impl Inner {
     }
 
     /// Takes what the store holds into memory, if it meets the need.
-    pub(super) fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
+    fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
         let now = self.clock.now();
         let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
         let slot = Arc::new(Slot::new(entry, History::from(&held.state), held.requested_at));
@@ -132,7 +155,6 @@ impl Inner {
     /// Records what a look brought, and takes it into memory.
     async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> Arc<Slot> {
         let now = self.clock.now();
-        let rules = &self.config.rules;
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
         let mut seen = Observation {
             variant: key.variant,
@@ -145,6 +167,7 @@ impl Inner {
             seen.start = start;
             let entropy = entropy();
             for _ in 0..APPLY_TRIES {
+                let rules = &self.rules_for(&held, wanted, now);
                 let verdict = change::observe(
                     &held.state,
                     &seen,
@@ -159,6 +182,7 @@ impl Inner {
                 let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
                 let write = Write {
                     key: key.clone(),
+                    start,
                     expected: held.revision,
                     state: verdict.state.clone(),
                     entry: entry.clone(),
@@ -170,6 +194,8 @@ impl Inner {
                 match self.store.apply(write).await {
                     Ok(Applied::Done(_)) => return self.applied(key, &held, &verdict, entry, wanted.then_some(now)),
                     Ok(Applied::Conflict(present)) => held = *present,
+                    // Whoever waits is answered; nothing is kept.
+                    Ok(Applied::Forgotten) => return Arc::new(Slot::new(entry, History::default(), None)),
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
                         break;
@@ -178,6 +204,15 @@ impl Inner {
             }
         }
         self.keep_in_memory(key, seen, jitter)
+    }
+
+    /// How old a look at somebody may get: a watch has its own interval, and whom somebody asks for gets no less than others do.
+    fn rules_for(&self, held: &Held, wanted: bool, now: Timestamp) -> Rules {
+        let rules = self.config.rules.clone();
+        let Some(interval) = held.watch else { return rules };
+        let warm = wanted || held.requested_at.is_some_and(|requested| now.since(requested) < self.config.warm_for);
+        let recheck_interval = if warm { interval.min(rules.recheck_interval) } else { interval };
+        Rules { recheck_interval, ..rules }
     }
 
     /// What was known before a look: what the store holds, unless only memory knows of a picture that lives, because the store
@@ -200,12 +235,8 @@ impl Inner {
         requested_at: Option<Timestamp>,
     ) -> Arc<Slot> {
         if let Some(change) = &verdict.change {
-            let kind = match change.kind {
-                Kind::Set => "set",
-                Kind::Changed => "changed",
-                Kind::Removed => "removed",
-            };
-            self.metrics.changes.with_label_values(&[kind]).inc();
+            self.metrics.changes.with_label_values(&[change.kind.as_str()]).inc();
+            self.metrics.detection_seconds.observe(change.noticed_at.since(change.not_before).as_secs_f64());
             self.memory.forget_others(&key.subject, Some(key.variant));
         }
         if let Some(Entry { outcome: Outcome::Present(_), dead_at, .. }) = &before.entry

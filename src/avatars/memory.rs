@@ -193,6 +193,16 @@ impl Memory {
         }
     }
 
+    /// Takes one answer out.
+    pub(super) fn remove(&self, key: &Key) {
+        self.cache.invalidate(&self.digest(key));
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        self.cache.invalidate_all();
+    }
+
     /// Entries and bytes held, nearly: moka counts in the background.
     pub(super) fn size(&self) -> (u64, u64) {
         self.cache.run_pending_tasks();

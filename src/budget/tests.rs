@@ -202,9 +202,9 @@ mod records {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::jid::{Key, Subject};
+    use crate::jid::{Jid, Key, Subject};
     use crate::store::none::Nothing;
-    use crate::store::{Applied, Claim, Held, Size, Taken, Touch, Write};
+    use crate::store::{Applied, Claim, Held, Size, Taken, Touch, Watch, Watched, Write};
 
     #[async_trait]
     impl Store for Records {
@@ -221,6 +221,27 @@ mod records {
             }
             self.records.lock().unwrap().insert(device.clone(), record);
             Ok(())
+        }
+
+        async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
+            Nothing.forget(jid, device, at).await
+        }
+
+        async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+            Nothing.watch(watch, due, limit).await
+        }
+
+        async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+            Nothing.unwatch(jid, device).await
+        }
+
+        async fn watches(
+            &self,
+            device: Option<&Device>,
+            after: Option<&Subject>,
+            limit: usize,
+        ) -> Result<Vec<Watch>, StoreError> {
+            Nothing.watches(device, after, limit).await
         }
 
         async fn find(&self, key: &Key) -> Result<Held, StoreError> {

@@ -3,7 +3,7 @@
 //! The command line, the help, the environment variables and the README's table all come from [`FLAGS`]. A flag that is not
 //! there does not exist, and a default is written nowhere else. `demo` differs from `serve` only where the two columns do.
 
-use Heading::{Budget, Freshness, Gateway, Listening, Logs, Store};
+use Heading::{Budget, Changes, Freshness, Gateway, Listening, Logs, Store};
 use Preset::{Elsewhere, Is, Required, Unset};
 
 /// What all variables begin with.
@@ -61,6 +61,8 @@ pub enum Heading {
     Budget,
     /// How old an answer may get.
     Freshness,
+    /// What is told.
+    Changes,
     /// What is kept.
     Store,
     /// What operators see.
@@ -76,6 +78,7 @@ impl Heading {
             Gateway => "Gateway",
             Budget => "Budget",
             Freshness => "Freshness",
+            Changes => "Changes",
             Store => "Store and memory",
             Logs => "Logs and metrics",
         }
@@ -307,6 +310,31 @@ const FLAGS: &[Flag] = &[
         demo_default: Is("5s"),
         heading: Freshness,
         help: "A picture counts as gone when a second look, at least this much later, does not find it either",
+    },
+    Flag {
+        name: "--retention",
+        form: "DURATION",
+        default: Is("30d"),
+        demo_default: Is("30d"),
+        heading: Changes,
+        help: "How long changes stay in the log. A subscriber that was away for longer is told that it missed some",
+    },
+    Flag {
+        name: "--watch-limit",
+        form: "COUNT",
+        default: Is("100000"),
+        demo_default: Is("100000"),
+        heading: Changes,
+        help: "How many people and groups may be watched: looked at though nobody asks for them. Each costs one lookup per \
+               interval",
+    },
+    Flag {
+        name: "--event-format",
+        form: "gowa|cloudevents",
+        default: Is("gowa"),
+        demo_default: Is("gowa"),
+        heading: Changes,
+        help: "How changes are told: in the envelope of the gateway's own webhooks, or as CloudEvents 1.0 (JSON)",
     },
     Flag {
         name: "--store",

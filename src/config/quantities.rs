@@ -1,38 +1,9 @@
-//! Values that measure: durations, sizes, rates, shares, counts.
+//! Values that measure: sizes, rates, shares, counts. Durations are `crate::duration`.
 //!
 //! Each reads its whole text or says what would be right. A number never goes without its unit: `60` has been seconds in one
 //! program and minutes in the next.
 
-use std::time::Duration;
-
-/// A hundred years: longer is a slip of the finger, and sums of instants stay far from their limits.
-const LONGEST: Duration = Duration::from_secs(100 * 36525 * 864);
-
-/// A duration that may be nothing.
-pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    const FORM: &str = "write a number and its unit (ms, s, m, h, d or w), as in 90s, 15m, 6h, 7d or 1h30m";
-    if is_number(text) {
-        return Err("a number needs its unit, as in 90s, 15m, 6h or 7d".to_owned());
-    }
-    // humantime knows more units, among them `M` for months, too near to `m`.
-    let units = text.split(|letter: char| !letter.is_alphabetic()).filter(|unit| !unit.is_empty());
-    if !units.into_iter().all(|unit| matches!(unit, "ms" | "s" | "m" | "h" | "d" | "w")) {
-        return Err(FORM.to_owned());
-    }
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err("the longest is 100 years (36525d)".to_owned()),
-        Err(_) => Err(FORM.to_owned()),
-    }
-}
-
-/// A duration, more than nothing.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    match duration_or_zero(text) {
-        Ok(Duration::ZERO) => Err("must be more than nothing, as in 90s, 15m, 6h or 7d".to_owned()),
-        other => other,
-    }
-}
+use crate::duration::is_number;
 
 /// An amount of memory (bytes).
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -93,47 +64,11 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "write true or false".to_owned())
 }
 
-/// Digits with at most one dot between them: neither a sign nor an exponent, `inf` nor `NaN`.
-fn is_number(text: &str) -> bool {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    match text.split_once('.') {
-        Some((whole, fraction)) => digits(whole) && digits(fraction),
-        None => digits(text),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        for (text, seconds) in
-            [("90s", 90.0), ("15m", 900.0), ("6h", 21600.0), ("7d", 604_800.0), ("1h30m", 5400.0), ("250ms", 0.25)]
-        {
-            assert_eq!(duration(text).map(|duration| duration.as_secs_f64()), Ok(seconds), "{text}");
-        }
-        for (text, hint) in [
-            ("90", "needs its unit"),
-            ("0", "needs its unit"),
-            ("1.5", "needs its unit"),
-            ("", "as in 90s"),
-            ("s", "as in 90s"),
-            ("15M", "as in 90s"),
-            ("1year", "as in 90s"),
-            ("-5s", "as in 90s"),
-            ("6h!", "as in 90s"),
-            ("0s", "more than nothing"),
-            ("36526d", "100 years"),
-            ("99999999999999999999999d", "100 years"),
-        ] {
-            let said = duration(text).unwrap_err();
-            assert!(said.contains(hint), "{text}: {said}");
-        }
-        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
-    }
 
     #[test]
     fn sizes_have_units() {
@@ -179,10 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_is_within_bounds(text in "[0-9.]{1,12} ?(ms|s|m|h|d|w|MiB|GB|PiB|/s|/m|/h)?") {
-            if let Ok(duration) = duration(&text) {
-                prop_assert!(duration > Duration::ZERO && duration <= LONGEST);
-            }
+        fn what_is_accepted_is_within_bounds(text in "[0-9.]{1,12} ?(MiB|GB|PiB|/s|/m|/h)?") {
             if let Ok(rate) = rate(&text) {
                 prop_assert!(rate.is_finite() && rate > 0.0);
             }

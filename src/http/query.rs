@@ -10,7 +10,7 @@ use crate::jid::{Device, Jid, Key, split_at_byte};
 pub(super) struct Invalid(pub(super) Cow<'static, str>);
 
 impl Invalid {
-    fn of(name: &str, what: &str) -> Self {
+    pub(super) fn of(name: &str, what: &str) -> Self {
         Self(Cow::Owned(format!("{name}: {what}")))
     }
 }
@@ -81,27 +81,38 @@ impl<'a> Parameters<'a> {
         let jid = Jid::parse(text).map_err(|error| Invalid::of(names.jid, &error.to_string()))?;
         let preview = boolean(names.preview, self.preview.as_deref())?;
         let community = boolean(names.community, self.community.as_deref())?;
-        let device = self.device(facts)?;
+        let device = named_device(facts, self.device.as_deref())?.unwrap_or_default();
         let device = if device.as_str().is_empty() { default.clone() } else { device };
         Ok(Key::new(device, jid, preview, community))
     }
+}
 
-    fn device(&self, facts: &Facts<'_>) -> Result<Device, Invalid> {
-        if facts.device_repeated {
-            return Err(Invalid::of("X-Device-Id", "must be given once."));
-        }
-        let header = facts.device.map(http::HeaderValue::as_bytes).unwrap_or_default();
-        if header.is_empty() && self.device.is_none() {
-            return Ok(Device::default());
-        }
-        let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
-        let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
-        let name = if header.trim().is_empty() { self.device.as_deref().unwrap_or_default() } else { &*header };
-        if [name, &*header].iter().any(|name| name.chars().any(char::is_control)) {
-            return Err(Invalid::of("device_id", "must not contain control characters."));
-        }
-        Device::new(name.trim()).map_err(|error| Invalid(Cow::Owned(error.to_string())))
+/// The device that a request names, by header or else by parameter; `None`: it names none, not even the empty one.
+pub(super) fn named_device(facts: &Facts<'_>, parameter: Option<&str>) -> Result<Option<Device>, Invalid> {
+    if facts.device_repeated {
+        return Err(Invalid::of("X-Device-Id", "must be given once."));
     }
+    let header = facts.device.map(http::HeaderValue::as_bytes).unwrap_or_default();
+    if header.is_empty() && parameter.is_none() {
+        return Ok(None);
+    }
+    let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
+    let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
+    let name = if header.trim().is_empty() { parameter.unwrap_or_default() } else { &*header };
+    if [name, &*header].iter().any(|name| name.chars().any(char::is_control)) {
+        return Err(Invalid::of("device_id", "must not contain control characters."));
+    }
+    Device::new(name.trim()).map(Some).map_err(|error| Invalid(Cow::Owned(error.to_string())))
+}
+
+/// The names and values of a query string, decoded.
+pub(super) fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Invalid>> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name, true).ok_or_else(|| Invalid("the query is not valid percent-encoding.".into()))?;
+        let value = decode(value, true).ok_or_else(|| Invalid::of(&name, "is not valid percent-encoding."))?;
+        Ok((name, value))
+    })
 }
 
 /// A boolean as Go's form decoding accepts it; absent and empty are false.

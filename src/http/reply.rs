@@ -13,20 +13,19 @@ use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::Full;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::body::Body;
 use super::facts::Facts;
+use super::query::Invalid;
 use crate::avatars::{Found, Met, Slot, Unmet, Why};
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
 use crate::go_json;
 use crate::jid::Key;
 use crate::outcome::{Class, Failure, Negative, Outcome, Picture};
-
-/// The body of every reply.
-pub(super) type Body = Full<Bytes>;
+use crate::store::StoreError;
 
 /// A reply.
 pub(super) type Reply = Response<Body>;
@@ -48,8 +47,8 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("private, max-age=60");
 /// The gateway's own success message.
 const SUCCESS_HEAD: &[u8] = br#"{"code":"SUCCESS","message":"Success get avatar","results":{"url":""#;
 
-fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Body>) -> Reply {
+    let mut reply = Response::new(body.into());
     *reply.status_mut() = status;
     // Room for all that `about` adds, at once.
     *reply.headers_mut() = HeaderMap::with_capacity(8);
@@ -73,7 +72,7 @@ pub(super) fn document(content_type: &'static str, body: Vec<u8>) -> Reply {
 
 /// Only a status, and what may be done here.
 pub(super) fn no_content() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Body::from(""));
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }
@@ -83,6 +82,77 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Reply {
     let mut reply = reply(status, JSON, envelope(code, message, None));
     reply.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     reply
+}
+
+/// JSON of the native API.
+pub(super) fn json(value: &impl Serialize) -> Reply {
+    let mut reply = reply(StatusCode::OK, JSON, serde_json::to_vec(value).unwrap_or_default());
+    reply.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    reply
+}
+
+/// A stream of events.
+pub(super) fn event_stream(body: Body) -> Reply {
+    reply(StatusCode::OK, HeaderValue::from_static("text/event-stream"), body)
+}
+
+/// Why a request of the native API is not answered with what it wants.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// It is wrong.
+    Invalid(Invalid),
+    /// There is nothing at this address.
+    Absent,
+    /// A page of another site made it.
+    CrossSite,
+    /// Its body is not said to be JSON.
+    NotJson,
+    /// Its body is too long.
+    BodyTooLong,
+    /// Its body did not come in time.
+    BodyLate,
+    /// As many are watched as may be.
+    TooManyWatches(u64),
+    /// The store fails.
+    StoreAway,
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(_: StoreError) -> Self {
+        // Whoever measures the store says it once.
+        Self::StoreAway
+    }
+}
+
+/// The answer to a request that met a problem.
+pub(super) fn problem(problem: &Problem) -> Reply {
+    let (status, code, message) = match problem {
+        Problem::Invalid(wrong) => return invalid(&wrong.0),
+        Problem::TooManyWatches(limit) => {
+            let message = format!("{limit} are watched, and no more may be (--watch-limit).");
+            return error(StatusCode::CONFLICT, "TOO_MANY_WATCHES", &message);
+        }
+        Problem::StoreAway => {
+            let mut reply =
+                error(StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE", "the store does not answer now.");
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return reply;
+        }
+        Problem::Absent => (StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address."),
+        Problem::CrossSite => (StatusCode::FORBIDDEN, "FORBIDDEN", "pages of other sites may change nothing here."),
+        Problem::NotJson => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json.")
+        }
+        Problem::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "the body is longer than 64 KiB."),
+        Problem::BodyLate => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not come in time."),
+    };
+    error(status, code, message)
 }
 
 /// 400: the request is wrong.
@@ -334,7 +404,7 @@ fn push(text: &mut Vec<u8>, more: &str) {
 }
 
 fn not_modified() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Body::from(""));
     *reply.status_mut() = StatusCode::NOT_MODIFIED;
     reply
 }

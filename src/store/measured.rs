@@ -14,11 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::{Applied, Claim, DeviceRecord, Held, Size, Store, StoreError, Taken, Touch, Write};
+use super::{
+    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+};
 use crate::clock::Timestamp;
-use crate::jid::{Device, Key, Subject};
+use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
 /// No call takes longer.
@@ -27,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 18] = [
     "find",
     "claim",
     "apply",
@@ -35,6 +37,13 @@ const OPERATIONS: [&str; 11] = [
     "reschedule",
     "touch",
     "forget_idle",
+    "forget",
+    "watch",
+    "unwatch",
+    "watches",
+    "read_log",
+    "history",
+    "trim_log",
     "device",
     "put_device",
     "size",
@@ -43,7 +52,7 @@ const OPERATIONS: [&str; 11] = [
 
 /// A store with its measure.
 pub struct Measured {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Engine>,
     metrics: Arc<Metrics>,
     standing: Mutex<Standing>,
     /// A call ran into its deadline, and no check has succeeded since.
@@ -66,7 +75,7 @@ enum Standing {
 impl Measured {
     /// Measures `store` into `metrics`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<dyn Engine>, metrics: Arc<Metrics>) -> Self {
         metrics.store_up.set(1);
         for operation in OPERATIONS {
             // There from the start, so that the first failure is seen as a rise from zero.
@@ -188,6 +197,27 @@ impl Store for Measured {
         self.measure("forget_idle", self.store.forget_idle(before, limit)).await
     }
 
+    async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
+        self.measure("forget", self.store.forget(jid, device, at)).await
+    }
+
+    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        self.measure("watch", self.store.watch(watch, due, limit)).await
+    }
+
+    async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        self.measure("unwatch", self.store.unwatch(jid, device)).await
+    }
+
+    async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<Watch>, StoreError> {
+        self.measure("watches", self.store.watches(device, after, limit)).await
+    }
+
     async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
         self.measure("device", self.store.device(device)).await
     }
@@ -211,6 +241,25 @@ impl Store for Measured {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl Log for Measured {
+    async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.measure("read_log", self.store.read_log(after, limit)).await
+    }
+
+    async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {
+        self.measure("history", self.store.history(jid, device, before, limit)).await
+    }
+
+    async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.measure("trim_log", self.store.trim_log(before, limit)).await
+    }
+
+    fn tip(&self) -> watch::Receiver<u64> {
+        self.store.tip()
     }
 }
 
@@ -273,6 +322,22 @@ mod tests {
             Ok(vec![])
         }
 
+        async fn forget(&self, _: &Jid, _: Option<&Device>, _: Timestamp) -> Result<bool, StoreError> {
+            self.write().await.map(|()| false)
+        }
+
+        async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+            Nothing.watch(watch, due, limit).await
+        }
+
+        async fn unwatch(&self, _: &Jid, _: Option<&Device>) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        async fn watches(&self, _: Option<&Device>, _: Option<&Subject>, _: usize) -> Result<Vec<Watch>, StoreError> {
+            Ok(vec![])
+        }
+
         async fn device(&self, _: &Device) -> Result<Option<DeviceRecord>, StoreError> {
             Ok(None)
         }
@@ -290,6 +355,31 @@ mod tests {
         }
 
         async fn close(&self) {}
+    }
+
+    #[async_trait]
+    impl Log for Disk {
+        async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+            Nothing.read_log(after, limit).await
+        }
+
+        async fn history(
+            &self,
+            jid: &Jid,
+            device: Option<&Device>,
+            before: u64,
+            limit: usize,
+        ) -> Result<Page, StoreError> {
+            Nothing.history(jid, device, before, limit).await
+        }
+
+        async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+            Nothing.trim_log(before, limit).await
+        }
+
+        fn tip(&self) -> watch::Receiver<u64> {
+            Nothing.tip()
+        }
     }
 
     fn measured() -> (Arc<Disk>, Arc<Measured>) {

@@ -2,9 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{Applied, Claim, DeviceRecord, Held, Size, Store, StoreError, Taken, Touch, Write};
+use tokio::sync::watch;
+
+use super::{
+    Applied, Claim, DeviceRecord, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+};
 use crate::clock::Timestamp;
-use crate::jid::{Device, Key, Subject};
+use crate::jid::{Device, Jid, Key, Subject};
 
 /// The store that is never there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +48,22 @@ impl Store for Nothing {
         gone()
     }
 
+    async fn forget(&self, _: &Jid, _: Option<&Device>, _: Timestamp) -> Result<bool, StoreError> {
+        gone()
+    }
+
+    async fn watch(&self, _: Watch, _: Timestamp, _: u64) -> Result<Watched, StoreError> {
+        gone()
+    }
+
+    async fn unwatch(&self, _: &Jid, _: Option<&Device>) -> Result<bool, StoreError> {
+        gone()
+    }
+
+    async fn watches(&self, _: Option<&Device>, _: Option<&Subject>, _: usize) -> Result<Vec<Watch>, StoreError> {
+        gone()
+    }
+
     async fn device(&self, _: &Device) -> Result<Option<DeviceRecord>, StoreError> {
         gone()
     }
@@ -61,4 +81,23 @@ impl Store for Nothing {
     }
 
     async fn close(&self) {}
+}
+
+#[async_trait]
+impl Log for Nothing {
+    async fn read_log(&self, _: u64, _: usize) -> Result<Page, StoreError> {
+        gone()
+    }
+
+    async fn history(&self, _: &Jid, _: Option<&Device>, _: u64, _: usize) -> Result<Page, StoreError> {
+        gone()
+    }
+
+    async fn trim_log(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
+        gone()
+    }
+
+    fn tip(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
 }

@@ -7,11 +7,15 @@
 //! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
-//! `open` looks at the file, `threads` runs the group commit, `rows` holds the statements; this file joins them.
+//! `open` looks at the file, `threads` runs the group commit, `rows`, `log`, `watches` and `forget` hold the statements; this file
+//! joins them.
 
+mod forget;
+mod log;
 mod open;
 mod rows;
 mod threads;
+mod watches;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -21,10 +25,14 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+use self::forget::Forgotten;
 use self::threads::{Answer, Channels};
-use super::{Applied, Claim, DeviceRecord, Held, OpenError, Size, Store, StoreError, Taken, Touch, Write};
+use super::{
+    Applied, Claim, DeviceRecord, Held, Log, OpenError, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched,
+    Write,
+};
 use crate::clock::Timestamp;
-use crate::jid::{Device, Key, Subject};
+use crate::jid::{Device, Jid, Key, Subject};
 
 /// A store in one file.
 ///
@@ -37,6 +45,9 @@ pub struct Sqlite {
     closed: watch::Receiver<()>,
     /// The highest token handed out.
     tokens: Arc<AtomicU64>,
+    forgotten: Arc<Forgotten>,
+    /// The log's last sequence.
+    tip: watch::Receiver<u64>,
     file: PathBuf,
 }
 
@@ -53,9 +64,11 @@ impl Sqlite {
         let opened = open::open(path)?;
         let tokens = Arc::new(AtomicU64::new(opened.tokens));
         let file = opened.file.clone();
-        let (channels, closed) = threads::start(opened, tokens.clone())
+        let (tip, tip_seen) = watch::channel(opened.tip);
+        let (channels, closed) = threads::start(opened, tokens.clone(), tip)
             .map_err(|error| OpenError(format!("a thread for the store cannot be started: {error}")))?;
-        Ok(Self { channels: RwLock::new(Some(channels)), closed, tokens, file })
+        let channels = RwLock::new(Some(channels));
+        Ok(Self { channels, closed, tokens, forgotten: Arc::default(), tip: tip_seen, file })
     }
 
     /// Runs something on a reader.
@@ -105,8 +118,8 @@ impl Store for Sqlite {
     }
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-        let (prepared, tokens) = (rows::Prepared::new(write), self.tokens.clone());
-        self.write(move |connection| rows::apply(connection, &prepared, &tokens)).await
+        let (prepared, tokens, forgotten) = (rows::Prepared::new(write), self.tokens.clone(), self.forgotten.clone());
+        self.write(move |connection| rows::apply(connection, &prepared, &tokens, &forgotten)).await
     }
 
     async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
@@ -123,6 +136,34 @@ impl Store for Sqlite {
 
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
         self.write(move |connection| rows::forget_idle(connection, before, limit)).await
+    }
+
+    async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
+        let (jid, device) = (*jid, device.cloned());
+        let (tokens, forgotten) = (self.tokens.clone(), self.forgotten.clone());
+        self.write(move |connection| {
+            forget::forget(connection, &jid, device.as_ref(), rows::next(&tokens), at, &forgotten)
+        })
+        .await
+    }
+
+    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        self.write(move |connection| watches::watch(connection, &watch, due, limit)).await
+    }
+
+    async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        let (jid, device) = (*jid, device.cloned());
+        self.write(move |connection| watches::unwatch(connection, &jid, device.as_ref())).await
+    }
+
+    async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<Watch>, StoreError> {
+        let (device, after) = (device.cloned(), after.cloned());
+        self.read(move |connection| watches::watches(connection, device.as_ref(), after.as_ref(), limit)).await
     }
 
     async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
@@ -151,6 +192,26 @@ impl Store for Sqlite {
         // The writer's thread drops the other end when all is done. Nothing is ever sent.
         let mut closed = self.closed.clone();
         while closed.changed().await.is_ok() {}
+    }
+}
+
+#[async_trait]
+impl Log for Sqlite {
+    async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.read(move |connection| log::read(connection, after, limit)).await
+    }
+
+    async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {
+        let (jid, device) = (*jid, device.cloned());
+        self.read(move |connection| log::history(connection, &jid, device.as_ref(), before, limit)).await
+    }
+
+    async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write(move |connection| log::trim(connection, before, limit)).await
+    }
+
+    fn tip(&self) -> watch::Receiver<u64> {
+        self.tip.clone()
     }
 }
 

@@ -11,7 +11,10 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::{Entry, Jitter};
 use avatar_proxy::jid::{Device, Jid, Key};
 use avatar_proxy::outcome::{Observation, Outcome, Picture, Rules, Token};
-use avatar_proxy::store::{Applied, Held, Store, Write};
+use avatar_proxy::store::{Applied, Held, Write};
+
+/// A store and its log.
+type Opened = Arc<dyn avatar_proxy::store::Engine>;
 
 /// Where an engine keeps its records while its stores come and go.
 trait Engine {
@@ -19,7 +22,7 @@ trait Engine {
     fn new() -> Self;
 
     /// Opens a store on what is there.
-    async fn open(&self) -> Arc<dyn Store>;
+    async fn open(&self) -> Opened;
 }
 
 macro_rules! every_engine {
@@ -108,6 +111,7 @@ fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
     let (entry, state) = look(id, Token(id), at(due));
     Write {
         key: key.clone(),
+        start: Token(u64::MAX),
         expected,
         state,
         entry,
@@ -131,16 +135,17 @@ fn change(event: &str, version: u64) -> Change {
     }
 }
 
-async fn done(store: &Arc<dyn Store>, write: Write) -> Token {
+async fn done(store: &Opened, write: Write) -> Token {
     match store.apply(write).await.unwrap() {
         Applied::Done(token) => token,
         Applied::Conflict(held) => panic!("somebody was faster: {held:?}"),
+        Applied::Forgotten => panic!("nobody was forgotten"),
     }
 }
 
-async fn conflict(store: &Arc<dyn Store>, write: Write) -> Held {
+async fn conflict(store: &Opened, write: Write) -> Held {
     match store.apply(write).await.unwrap() {
         Applied::Conflict(held) => *held,
-        Applied::Done(token) => panic!("{token:?} was computed from an old revision"),
+        other => panic!("{other:?} was computed from an old revision"),
     }
 }

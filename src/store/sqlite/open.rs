@@ -10,15 +10,17 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::log;
 use crate::store::OpenError;
 
 /// Marks the file as ours: "avpx".
 const APPLICATION: i64 = 0x6176_7078;
 
-/// Version of the schema.
-const VERSION: i64 = 1;
+/// The schema, version by version: each text makes its version out of the one before. Texts that were released never change.
+const SCHEMA: [(i64, &str); 2] = [(1, include_str!("schema_1.sql")), (2, include_str!("schema_2.sql"))];
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// The version that this program makes and works on.
+const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
 
 /// Two: one may count a backlog while the other answers lookups.
 const READERS: usize = 2;
@@ -46,6 +48,8 @@ pub(super) struct Opened {
     pub(super) readers: Vec<Connection>,
     /// No token in the file is greater.
     pub(super) tokens: u64,
+    /// The log's last sequence.
+    pub(super) tip: u64,
 }
 
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
@@ -60,13 +64,14 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     prepare(&writer).map_err(failed)?;
     let tokens = inspect(&writer).map_err(failed)?;
+    let tip = log::last(&writer).map_err(failed)?;
     let reader = || {
         let reader = connect(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         reader.execute_batch(READER)?;
         Ok(reader)
     };
     let readers = (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().map_err(failed)?;
-    Ok(Opened { file, lock, writer, readers, tokens })
+    Ok(Opened { file, lock, writer, readers, tokens, tip })
 }
 
 /// The absolute path without symbolic links, so that one file has one lock whatever it is called.
@@ -151,7 +156,7 @@ fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let tables = read("SELECT count(*) FROM sqlite_schema").map_err(failed)?;
     match (application, version) {
         (0, 0) if tables == 0 => Ok(()),
-        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, 1..=VERSION) => Ok(()),
         (APPLICATION, version) => Err(OpenError(format!(
             "the store {file} has version {version}, and this program knows version {VERSION}: start the program that made \
              it, or name another file"
@@ -164,9 +169,10 @@ fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.execute_batch(WRITER)?;
-    if connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))? != APPLICATION {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for (version, schema) in SCHEMA.into_iter().filter(|(version, _)| *version > found) {
         connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            "BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {version}; COMMIT;"
         ))?;
     }
     Ok(())
@@ -174,7 +180,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.
 fn inspect(connection: &Connection) -> rusqlite::Result<u64> {
-    for table in ["subjects", "entries", "devices", "changes"] {
+    for table in ["subjects", "entries", "devices", "log"] {
         connection.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
     }
     connection.query_row("SELECT tokens FROM meta", [], |row| row.get(0))

@@ -6,23 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::change::{Change, Kind, State};
+use super::forget::Forgotten;
+use super::log;
+use crate::change::State;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::jid::{Device, Jid, Key, Subject, Variant};
-use crate::outcome::{Reason, Token};
+use crate::outcome::Token;
 use crate::store::{Applied, DeviceRecord, Due, Held, Size, StoreError, Taken, Touch, Write};
 
-const FIND: &str = "SELECT revision, state, requested, record
+const FIND: &str = "SELECT revision, state, requested, record, watch
     FROM subjects LEFT JOIN entries ON entries.id = subjects.id * 4 + ?3 WHERE device = ?1 AND jid = ?2";
 
-const SUBJECT: &str = "SELECT id, revision FROM subjects WHERE device = ?1 AND jid = ?2";
+pub(super) const SUBJECT: &str = "SELECT id, revision FROM subjects WHERE device = ?1 AND jid = ?2";
 
-const MAKE_SUBJECT: &str = "INSERT INTO subjects (device, jid, revision, state) VALUES (?1, ?2, ?3, ?4)";
+pub(super) const MAKE_SUBJECT: &str = "INSERT INTO subjects (device, jid, revision, state) VALUES (?1, ?2, ?3, ?4)";
 
 const SET_SUBJECT: &str = "UPDATE subjects SET revision = ?2, state = ?3 WHERE id = ?1";
 
@@ -33,14 +36,10 @@ const PUT_ENTRY: &str = "INSERT INTO entries (id, due, requested, record) VALUES
 const SIBLINGS_DUE: &str = "UPDATE entries SET due = min(coalesce(due, ?2), ?2)
     WHERE id BETWEEN (?1 & ~3) AND (?1 | 3) AND id <> ?1 AND record IS NOT NULL";
 
-const ALSO_DUE: &str = "INSERT INTO entries (id, due) VALUES (?1, ?2)
+pub(super) const ALSO_DUE: &str = "INSERT INTO entries (id, due) VALUES (?1, ?2)
     ON CONFLICT (id) DO UPDATE SET due = min(coalesce(due, excluded.due), excluded.due)";
 
-const APPEND: &str = "INSERT INTO changes
-    (device, jid, event_id, kind, reason, old_id, new_id, version, noticed_at, not_before)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (event_id) DO NOTHING";
-
-const DUE: &str = "SELECT entries.id, due, requested, record, device, jid
+const DUE: &str = "SELECT entries.id, due, requested, record, device, jid, watch
     FROM entries LEFT JOIN subjects ON subjects.id = entries.id >> 2 WHERE due <= ?1 ORDER BY due LIMIT ?2";
 
 const SET_DUE: &str = "UPDATE entries SET due = ?2 WHERE id = ?1";
@@ -53,12 +52,12 @@ const RESCHEDULE: &str = "UPDATE entries SET due = ?4
 const TOUCH: &str = "UPDATE entries SET requested = max(coalesce(requested, ?4), ?4), due = coalesce(due, ?5)
     WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
 
-const IDLE: &str = "SELECT id FROM entries WHERE idle_since < ?1 ORDER BY idle_since LIMIT ?2";
+const IDLE: &str = "SELECT id FROM entries WHERE watched = 0 AND idle_since < ?1 ORDER BY idle_since LIMIT ?2";
 
 const DROP_ENTRY: &str = "DELETE FROM entries WHERE id = ?1";
 
 const DROP_SUBJECT: &str = "DELETE FROM subjects
-    WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.id BETWEEN ?1 * 4 AND ?1 * 4 + 3)
+    WHERE id = ?1 AND watch IS NULL AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.id BETWEEN ?1 * 4 AND ?1 * 4 + 3)
     RETURNING device, jid";
 
 const DEVICE: &str = "SELECT record FROM devices WHERE device = ?1";
@@ -73,7 +72,8 @@ const FILL_ROOM: &str = "CREATE TABLE IF NOT EXISTS room (load BLOB);
 
 const CLEAR_ROOM: &str = "DROP TABLE IF EXISTS room;";
 
-const SIZE: &str = "SELECT entries, subjects, (SELECT count(*) FROM entries WHERE due <= ?1) FROM meta";
+const SIZE: &str = "SELECT entries, subjects, watches, logged, (SELECT count(*) FROM entries WHERE due <= ?1),
+    (SELECT appended_at FROM log WHERE sequence > trimmed ORDER BY sequence LIMIT 1) FROM meta";
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -122,6 +122,7 @@ pub(super) fn find(connection: &Connection, key: &Key) -> Result<Held, StoreErro
         state: State::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?,
         requested_at: row.get(2)?,
         entry: record.map(Entry::decode).transpose()?,
+        watch: interval(row, 4)?,
     })
 }
 
@@ -139,9 +140,17 @@ impl Prepared {
     }
 }
 
-pub(super) fn apply(connection: &Connection, new: &Prepared, tokens: &AtomicU64) -> Result<Applied, StoreError> {
+pub(super) fn apply(
+    connection: &Connection,
+    new: &Prepared,
+    tokens: &AtomicU64,
+    forgotten: &Forgotten,
+) -> Result<Applied, StoreError> {
     let Prepared { write, jid, state, entry } = new;
     let device = write.key.subject.device.as_str();
+    if forgotten.since(&write.key.subject, write.start) {
+        return Ok(Applied::Forgotten);
+    }
     let present: Option<(i64, Token)> = connection
         .prepare_cached(SUBJECT)?
         .query_row(params![device, jid], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -165,30 +174,9 @@ pub(super) fn apply(connection: &Connection, new: &Prepared, tokens: &AtomicU64)
         connection.prepare_cached(ALSO_DUE)?.execute(params![entry_id(subject, other.variant), due])?;
     }
     if let Some(change) = &write.change {
-        append(connection, device, jid, change)?;
+        log::append(connection, device, jid, change)?;
     }
     Ok(Applied::Done(end))
-}
-
-fn append(connection: &Connection, device: &str, jid: &str, change: &Change) -> rusqlite::Result<()> {
-    let kind = match change.kind {
-        Kind::Set => "set",
-        Kind::Changed => "changed",
-        Kind::Removed => "removed",
-    };
-    connection.prepare_cached(APPEND)?.execute(params![
-        device,
-        jid,
-        change.event_id,
-        kind,
-        change.reason.map(Reason::as_str),
-        change.old_id,
-        change.new_id,
-        change.version,
-        change.noticed_at,
-        change.not_before,
-    ])?;
-    Ok(())
 }
 
 pub(super) fn take_due(
@@ -230,7 +218,13 @@ fn due(id: i64, row: &Row<'_>) -> Result<Due, StoreError> {
         entry: record.map(Entry::decode).transpose()?,
         due_at: row.get(1)?,
         requested_at: row.get(2)?,
+        watch: interval(row, 6)?,
     })
+}
+
+/// Reads a watch's interval.
+pub(super) fn interval(row: &Row<'_>, column: usize) -> Result<Option<Duration>, StoreError> {
+    Ok(row.get::<_, Option<u64>>(column)?.map(Duration::from_millis))
 }
 
 pub(super) fn reschedule(connection: &Connection, keys: &[(Key, Option<Timestamp>)]) -> Result<(), StoreError> {
@@ -287,12 +281,20 @@ pub(super) fn put_device(connection: &Connection, device: &Device, record: Devic
 /// Sizes, but for the bytes.
 pub(super) fn size(connection: &Connection, now: Timestamp) -> Result<Size, StoreError> {
     let size = connection.prepare_cached(SIZE)?.query_row([now], |row| {
-        Ok(Size { entries: row.get(0)?, subjects: row.get(1)?, backlog: row.get(2)?, bytes: 0 })
+        Ok(Size {
+            entries: row.get(0)?,
+            subjects: row.get(1)?,
+            watches: row.get(2)?,
+            logged: row.get(3)?,
+            backlog: row.get(4)?,
+            logged_since: row.get(5)?,
+            bytes: 0,
+        })
     })?;
     Ok(size)
 }
 
-fn entry_id(subject: i64, variant: Variant) -> i64 {
+pub(super) fn entry_id(subject: i64, variant: Variant) -> i64 {
     subject << 2 | i64::from(variant.to_bits())
 }
 
@@ -301,7 +303,7 @@ fn variant(entry: i64) -> Variant {
 }
 
 /// Reads a subject from two columns, `device` and `jid`.
-fn subject(row: &Row<'_>, first: usize) -> Result<Subject, StoreError> {
+pub(super) fn subject(row: &Row<'_>, first: usize) -> Result<Subject, StoreError> {
     let unreadable = |what: &str| StoreError::Unavailable(format!("a stored {what} cannot be read"));
     Ok(Subject {
         device: Device::new(row.get_ref(first)?.as_str().map_err(|_| unreadable("device"))?)
@@ -321,12 +323,12 @@ pub(super) fn clear_room(connection: &Connection) -> Result<(), StoreError> {
     Ok(connection.execute_batch(CLEAR_ROOM)?)
 }
 
-fn rows_at_most(limit: usize) -> i64 {
+pub(super) fn rows_at_most(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 19] = [
+pub(super) const STATEMENTS: [&str; 18] = [
     FIND,
     SUBJECT,
     MAKE_SUBJECT,
@@ -334,7 +336,6 @@ pub(super) const STATEMENTS: [&str; 19] = [
     PUT_ENTRY,
     SIBLINGS_DUE,
     ALSO_DUE,
-    APPEND,
     DUE,
     SET_DUE,
     NEXT_DUE,

@@ -6,7 +6,6 @@ use rusqlite::params;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::sqlite::rows::STATEMENTS;
 
 fn open() -> (TempDir, Sqlite) {
     let directory = tempfile::tempdir().unwrap();
@@ -190,7 +189,7 @@ async fn no_statement_scans_a_table() {
     let (_directory, store) = open();
     let plans = |connection: &Connection| -> Result<Vec<(String, String)>, StoreError> {
         let mut plans = vec![];
-        for statement in STATEMENTS {
+        for statement in [&rows::STATEMENTS[..], &log::STATEMENTS, &watches::STATEMENTS, &forget::STATEMENTS].concat() {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;
             for detail in plan.raw_query().mapped(|row| row.get::<_, String>(3)) {
                 plans.push((statement.to_owned(), detail?));

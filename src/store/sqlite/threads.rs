@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::log;
 use super::open::Opened;
 use crate::store::StoreError;
 
@@ -82,8 +83,12 @@ pub(super) struct Channels {
     pub(super) readers: Sender<Query>,
 }
 
-/// Starts the threads. The watch ends when the file is closed and its lock released.
-pub(super) fn start(opened: Opened, tokens: Arc<AtomicU64>) -> io::Result<(Channels, watch::Receiver<()>)> {
+/// Starts the threads. What is returned ends when the file is closed and its lock released; `tip` is told when the log has grown.
+pub(super) fn start(
+    opened: Opened,
+    tokens: Arc<AtomicU64>,
+    tip: watch::Sender<u64>,
+) -> io::Result<(Channels, watch::Receiver<()>)> {
     let (readers, queries) = unbounded();
     let (writer, commands) = unbounded();
     let (ended, closed) = watch::channel(());
@@ -92,7 +97,7 @@ pub(super) fn start(opened: Opened, tokens: Arc<AtomicU64>) -> io::Result<(Chann
         let queries = queries.clone();
         threads.push(Builder::new().name("store-reader".into()).spawn(move || read(&connection, &queries))?);
     }
-    let writer_thread = Writer { connection: opened.writer, tokens, readers: threads, lock: opened.lock, ended };
+    let writer_thread = Writer { connection: opened.writer, tokens, tip, readers: threads, lock: opened.lock, ended };
     Builder::new().name("store-writer".into()).spawn(move || writer_thread.run(&commands))?;
     Ok((Channels { writer, readers }, closed))
 }
@@ -106,6 +111,7 @@ fn read(connection: &Connection, queries: &Receiver<Query>) {
 struct Writer {
     connection: Connection,
     tokens: Arc<AtomicU64>,
+    tip: watch::Sender<u64>,
     readers: Vec<JoinHandle<()>>,
     lock: File,
     ended: watch::Sender<()>,
@@ -120,6 +126,8 @@ impl Writer {
             if let Err(error) = &ending {
                 // Who asked is told; that the store fails is said once, by whoever measures it.
                 tracing::debug!(%error, commands = done.len(), "a group of writes failed");
+            } else {
+                self.tell_tip();
             }
             for command in done {
                 (command.answer)(&ending);
@@ -169,6 +177,13 @@ impl Writer {
     fn save_tokens(&self) -> rusqlite::Result<()> {
         let tokens = self.tokens.load(Ordering::SeqCst);
         self.connection.prepare_cached("UPDATE meta SET tokens = ?1")?.execute([tokens]).map(drop)
+    }
+
+    /// Tells the log's readers how far it reaches. A tip that cannot be read now is told after the next group.
+    fn tell_tip(&self) {
+        if let Ok(last) = log::last(&self.connection) {
+            self.tip.send_if_modified(|tip| std::mem::replace(tip, last) != last);
+        }
     }
 
     fn end(mut self) {

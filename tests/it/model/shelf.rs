@@ -7,9 +7,12 @@ use async_trait::async_trait;
 use avatar_proxy::change::{Belief, State};
 use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::Entry;
-use avatar_proxy::jid::{Device, Key, Subject};
+use avatar_proxy::jid::{Device, Jid, Key, Subject};
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Write};
+use avatar_proxy::store::none::Nothing;
+use avatar_proxy::store::{
+    self, Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Watched, Write,
+};
 
 use super::watch::Watch;
 
@@ -45,7 +48,7 @@ impl Maps {
     fn held(&self, key: &Key) -> Held {
         let row = self.rows.get(key).cloned().unwrap_or_default();
         let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
-        Held { entry: row.entry, requested_at: row.requested, revision, state }
+        Held { entry: row.entry, requested_at: row.requested, revision, state, watch: None }
     }
 }
 
@@ -128,6 +131,27 @@ impl Shelf {
 
 #[async_trait]
 impl Store for Shelf {
+    async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
+        Nothing.forget(jid, device, at).await
+    }
+
+    async fn watch(&self, watch: store::Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        Nothing.watch(watch, due, limit).await
+    }
+
+    async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        Nothing.unwatch(jid, device).await
+    }
+
+    async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<store::Watch>, StoreError> {
+        Nothing.watches(device, after, limit).await
+    }
+
     async fn find(&self, key: &Key) -> Result<Held, StoreError> {
         Ok(self.open()?.held(key))
     }
@@ -179,7 +203,7 @@ impl Store for Shelf {
         let take = |(due_at, key): (Timestamp, Key)| {
             let row = maps.rows.get_mut(&key).expect("it is held");
             row.due = Some(lease);
-            Due { entry: row.entry.clone(), requested_at: row.requested, due_at, key }
+            Due { entry: row.entry.clone(), requested_at: row.requested, due_at, key, watch: None }
         };
         let due = due.into_iter().map(take).collect();
         Ok(Taken { due, next: maps.rows.values().filter_map(|row| row.due).min() })

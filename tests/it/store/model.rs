@@ -2,18 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use avatar_proxy::change::State;
 use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::Entry;
 use avatar_proxy::jid::{Key, Subject, Variant};
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, DeviceRecord, Held, Store, Touch, Write};
+use avatar_proxy::store::{Applied, DeviceRecord, Held, Touch, Write};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Engine, at, change, key_of, write};
+use super::{Engine, Opened, at, change, key_of, write};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -81,6 +80,7 @@ impl Model {
             requested_at: row.and_then(|row| row.requested),
             revision,
             state,
+            watch: None,
         }
     }
 
@@ -128,7 +128,7 @@ impl Model {
     }
 }
 
-async fn follow(model: &mut Model, store: &Arc<dyn Store>, step: Step) {
+async fn follow(model: &mut Model, store: &Opened, step: Step) {
     match step {
         Step::Find(key) => assert_eq!(store.find(&key).await.unwrap(), model.held(&key)),
         Step::Claim(key) => {
@@ -152,6 +152,7 @@ async fn follow(model: &mut Model, store: &Arc<dyn Store>, step: Step) {
             };
             match store.apply(write.clone()).await.unwrap() {
                 Applied::Conflict(held) => assert!(stale && *held == present),
+                Applied::Forgotten => panic!("nobody was forgotten"),
                 Applied::Done(end) => {
                     assert!(!stale);
                     model.apply(&write, end);

@@ -14,7 +14,7 @@ use avatar_proxy::store::{Store, StoreError, Write};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Engine, at, change, conflict, done, full, preview, write};
+use super::{Engine, Opened, at, change, conflict, done, full, preview, write};
 
 /// A file in a directory of its own.
 pub(super) struct File {
@@ -43,7 +43,7 @@ impl Engine for File {
     }
 
     /// A store that was dropped ends a moment later, so its file may be in use for that long.
-    async fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Opened {
         let started = Instant::now();
         loop {
             match Sqlite::open(&self.path()) {
@@ -201,9 +201,7 @@ async fn a_change_is_in_the_log_if_and_only_if_it_was_applied() {
     store.close().await;
     let raw = file.raw();
     let mut log = raw
-        .prepare(
-            "SELECT sequence, event_id, device || '/' || jid, kind, old_id || new_id, version FROM changes ORDER BY 1",
-        )
+        .prepare("SELECT sequence, event_id, device || '/' || jid, kind, old_id || new_id, version FROM log ORDER BY 1")
         .unwrap();
     let log: Vec<(i64, String, String, String, String, i64)> = log
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)))
@@ -225,7 +223,7 @@ const CHILD: &str = "AVATAR_PROXY_TEST_STORE";
 #[ignore = "run by what_was_acknowledged_survives_a_kill, in a process of its own"]
 async fn writes_until_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let store: Arc<dyn Store> = Arc::new(Sqlite::open(Path::new(&path)).unwrap());
+    let store: Opened = Arc::new(Sqlite::open(Path::new(&path)).unwrap());
     let mut revision = Token(0);
     for id in 1.. {
         let start = store.claim(&full("1")).await.unwrap().start;
@@ -264,6 +262,6 @@ async fn what_was_acknowledged_survives_a_kill() {
     assert!(seen == id || seen == id + 1, "{seen}: the last acknowledged was {id}, and one more was under way");
     assert!(store.claim(&full("1")).await.unwrap().start > held.revision.max(entry.start()));
     store.close().await;
-    let changes: u64 = file.raw().query_row("SELECT count(*) FROM changes", [], |row| row.get(0)).unwrap();
+    let changes: u64 = file.raw().query_row("SELECT count(*) FROM log", [], |row| row.get(0)).unwrap();
     assert_eq!(changes, seen, "each write with its change, once");
 }

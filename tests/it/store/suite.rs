@@ -1,17 +1,15 @@
 //! The promises, one test each.
 
-use std::sync::Arc;
-
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, DeviceRecord, Held, Size, Store, StoreError, Taken, Touch, Write};
+use avatar_proxy::store::{Applied, DeviceRecord, Held, Size, StoreError, Taken, Touch, Write};
 
-use super::{Engine, at, change, conflict, done, full, key_of, look, preview, write};
+use super::{Engine, Opened, at, change, conflict, done, full, key_of, look, preview, write};
 
 const NONE: Token = Token(0);
 
 /// Everything due by `now`, in brief, leased for a minute.
-async fn take(store: &Arc<dyn Store>, now: i64) -> Vec<(Key, i64)> {
+async fn take(store: &Opened, now: i64) -> Vec<(Key, i64)> {
     brief(&store.take_due(at(now), at(now + 60), 100).await.unwrap())
 }
 
@@ -36,7 +34,7 @@ pub(super) async fn what_was_applied_is_found(engine: impl Engine) {
     let store = engine.open().await;
     let given = Write { requested_at: Some(at(5)), ..write(&full("1"), NONE, 7, 30) };
     let revision = done(&store, given.clone()).await;
-    let held = Held { entry: Some(given.entry), state: given.state, revision, requested_at: Some(at(5)) };
+    let held = Held { entry: Some(given.entry), state: given.state, revision, requested_at: Some(at(5)), watch: None };
     assert_eq!(store.find(&full("1")).await.unwrap(), held);
     assert_eq!(store.claim(&full("1")).await.unwrap().held, held);
     let other = store.find(&preview("1")).await.unwrap();
@@ -71,11 +69,12 @@ pub(super) async fn of_many_writes_from_one_revision_exactly_one_wins(engine: im
         match racer.await.unwrap() {
             (id, Applied::Done(token)) => won.push((id, token)),
             (_, Applied::Conflict(held)) => lost.push(held),
+            (_, Applied::Forgotten) => panic!("nobody was forgotten"),
         }
     }
     assert_eq!((won.len(), lost.len()), (1, 63));
     let (entry, state) = look(won[0].0, Token(won[0].0), at(10));
-    let present = Held { entry: Some(entry), state, revision: won[0].1, requested_at: None };
+    let present = Held { entry: Some(entry), state, revision: won[0].1, requested_at: None, watch: None };
     assert!(lost.iter().all(|held| **held == present), "every loser sees the winner");
 }
 
@@ -90,6 +89,7 @@ pub(super) async fn many_writers_that_try_again_all_get_through(engine: impl Eng
                     match store.apply(write(&full("1"), expected, id, 10)).await.unwrap() {
                         Applied::Done(token) => return (expected, token),
                         Applied::Conflict(held) => expected = held.revision,
+                        Applied::Forgotten => panic!("nobody was forgotten"),
                     }
                 }
             })

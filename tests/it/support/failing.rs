@@ -5,17 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use avatar_proxy::clock::Timestamp;
-use avatar_proxy::jid::{Device, Key, Subject};
+use avatar_proxy::jid::{Device, Jid, Key, Subject};
 use avatar_proxy::store::none::Nothing;
-use avatar_proxy::store::{Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Write};
+use avatar_proxy::store::{
+    Applied, Claim, DeviceRecord, Due, Engine, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched,
+    Write,
+};
+use tokio::sync::watch;
 
 pub(crate) struct Failing {
-    works: Arc<dyn Store>,
+    works: Arc<dyn Engine>,
     fails: AtomicBool,
 }
 
 impl Failing {
-    pub(crate) fn new(works: Arc<dyn Store>) -> Arc<Self> {
+    pub(crate) fn new(works: Arc<dyn Engine>) -> Arc<Self> {
         Arc::new(Self { works, fails: AtomicBool::new(false) })
     }
 
@@ -23,7 +27,7 @@ impl Failing {
         self.fails.store(fails, Ordering::SeqCst);
     }
 
-    fn now(&self) -> &dyn Store {
+    fn now(&self) -> &dyn Engine {
         if self.fails.load(Ordering::SeqCst) { &Nothing } else { &*self.works }
     }
 
@@ -63,6 +67,27 @@ impl Store for Failing {
         self.now().forget_idle(before, limit).await
     }
 
+    async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
+        self.now().forget(jid, device, at).await
+    }
+
+    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        self.now().watch(watch, due, limit).await
+    }
+
+    async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
+        self.now().unwatch(jid, device).await
+    }
+
+    async fn watches(
+        &self,
+        device: Option<&Device>,
+        after: Option<&Subject>,
+        limit: usize,
+    ) -> Result<Vec<Watch>, StoreError> {
+        self.now().watches(device, after, limit).await
+    }
+
     async fn device(&self, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
         self.now().device(device).await
     }
@@ -81,5 +106,24 @@ impl Store for Failing {
 
     async fn close(&self) {
         self.works.close().await;
+    }
+}
+
+#[async_trait]
+impl Log for Failing {
+    async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.now().read_log(after, limit).await
+    }
+
+    async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {
+        self.now().history(jid, device, before, limit).await
+    }
+
+    async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.now().trim_log(before, limit).await
+    }
+
+    fn tip(&self) -> watch::Receiver<u64> {
+        self.works.tip()
     }
 }

@@ -1,0 +1,430 @@
+//! The change log's readers: whoever wants to know what changed stands somewhere in the log and goes on from there.
+//!
+//! The rules kept here:
+//! * **A subscriber is a cursor.** Nothing is remembered for it, and nothing is sent that is not in the log by then, so that what
+//!   was sent survives a kill.
+//! * **One reader for all who are abreast.** It follows the log and keeps the newest events, written out once, in the *tail*.
+//!   Whoever has fallen behind the tail reads the log itself until it has caught up: slow is slower, never incomplete.
+//! * **What was missed is said.** Whoever stands where the log no longer reaches is told so by a gap, and goes on with the oldest
+//!   that is kept.
+//!
+//! Architecture invariant: this module knows the log and nothing of lookups.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::cursor::Cursor;
+use crate::jid::{Device, Jid, Subject};
+use crate::metrics::Metrics;
+use crate::store::{Extent, Log, Record, StoreError, What};
+
+mod event;
+
+pub use event::{Event, Format};
+
+/// What is told, and for how long it is kept.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long records stay in the log.
+    pub retention: Duration,
+    /// How events are written.
+    pub format: Format,
+}
+
+/// How many events the tail keeps (each a few hundred bytes, written out).
+const TAIL_MAX: usize = 4096;
+
+/// How many events a subscriber is handed at once.
+const BATCH_MAX: usize = 64;
+
+/// How many records are read from the log at once.
+const READ_MAX: usize = 500;
+
+/// How many records are looked at for one listing, however few of them are wanted.
+const SCANNED_MAX: usize = 10_000;
+
+/// How many records are dropped in one write.
+const TRIM_BATCH: usize = 1000;
+
+/// The pace of looking after the log when nothing happens, and after a failure of the store.
+const PACE: Duration = Duration::from_secs(1);
+
+/// The log's readers. Cheap to clone.
+#[derive(Clone)]
+pub struct Events(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    log: Arc<dyn Log>,
+    metrics: Arc<Metrics>,
+    tail: RwLock<Tail>,
+    /// How far the tail reaches.
+    tip: watch::Sender<u64>,
+    stop: CancellationToken,
+}
+
+/// The newest events.
+struct Tail {
+    /// What comes behind this is in `events`, as far as `last`.
+    first: u64,
+    last: u64,
+    events: VecDeque<Arc<Event>>,
+}
+
+impl Tail {
+    /// A tail that begins behind `last`.
+    fn behind(last: u64) -> Self {
+        Self { first: last, last, events: VecDeque::new() }
+    }
+}
+
+/// Which changes somebody wants.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// As this device sees them; `None`: all.
+    pub device: Option<Device>,
+    /// Of these; `None`: of everybody.
+    pub jids: Option<HashSet<Jid>>,
+}
+
+impl Filter {
+    fn wants(&self, subject: &Subject) -> bool {
+        self.device.as_ref().is_none_or(|device| *device == subject.device)
+            && self.jids.as_ref().is_none_or(|jids| jids.contains(&subject.jid))
+    }
+}
+
+/// Where somebody begins to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With what is recorded from now on.
+    Now,
+    /// With the oldest that is kept.
+    Earliest,
+    /// Behind this place.
+    After(Cursor),
+}
+
+/// A part of the log, for one who asks for it.
+#[derive(Debug)]
+pub struct Listing {
+    /// Oldest first; or newest first, for one person's history.
+    pub events: Vec<Arc<Event>>,
+    /// Where to go on.
+    pub next: Option<Cursor>,
+}
+
+/// What the readers are made of.
+pub struct Parts {
+    /// What is told.
+    pub config: Config,
+    /// Time.
+    pub clock: Clock,
+    /// What is read.
+    pub log: Arc<dyn Log>,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Ends every stream and the loop.
+    pub stop: CancellationToken,
+}
+
+impl Events {
+    /// Readers that have read nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, clock, log, metrics, stop } = parts;
+        // Until the log has been read, nobody is abreast.
+        let tail = RwLock::new(Tail::behind(u64::MAX));
+        Self(Arc::new(Inner { config, clock, log, metrics, tail, tip: watch::Sender::new(0), stop }))
+    }
+
+    /// Follows the log into the tail, and drops what is too old, until it is stopped.
+    pub async fn run(self) {
+        let inner = &self.0;
+        let mut grown = inner.log.tip();
+        let trim_pace = (inner.config.retention / 50).clamp(Duration::from_secs(1), Duration::from_secs(600));
+        let mut trim_at = Duration::ZERO;
+        let mut begun = false;
+        while !inner.stop.is_cancelled() {
+            grown.mark_unchanged();
+            match self.follow(&mut begun).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "the change log cannot be read"),
+            }
+            let elapsed = inner.clock.elapsed();
+            if elapsed >= trim_at {
+                self.trim().await;
+                trim_at = elapsed + trim_pace;
+            }
+            tokio::select! {
+                _ = grown.changed() => {}
+                () = tokio::time::sleep(PACE) => {}
+                () = inner.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Takes the next records into the tail; true if there may be more. The tail begins where the log ends when this begins.
+    async fn follow(&self, begun: &mut bool) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        if !*begun {
+            let last = inner.log.read_log(0, 0).await?.extent.last;
+            *inner.tail.write().unwrap_or_else(PoisonError::into_inner) = Tail::behind(last);
+            inner.tip.send_replace(last);
+            *begun = true;
+        }
+        let after = inner.tail.read().unwrap_or_else(PoisonError::into_inner).last;
+        let page = inner.log.read_log(after, READ_MAX).await?;
+        let more = page.records.len() == READ_MAX;
+        let last = if more { page.records.last().map_or(after, |record| record.sequence) } else { page.extent.last };
+        if last <= after {
+            return Ok(false);
+        }
+        // Somebody was forgotten: what is told of them from before is no longer in the log, nor must it be here.
+        let forgotten = page.records.iter().rev().find(|record| record.what == What::Forgotten);
+        let forgotten = forgotten.map(|record| record.sequence);
+        let events: Vec<_> = self.events(&page.extent, page.records, &Filter::default()).collect();
+        let mut tail = inner.tail.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forgotten) = forgotten {
+            *tail = Tail::behind(forgotten);
+        }
+        let first = tail.first;
+        tail.events.extend(events.into_iter().filter(|event| event.sequence > first));
+        tail.last = last;
+        while tail.events.len() > TAIL_MAX {
+            tail.first = tail.events.pop_front().map_or(tail.first, |event| event.sequence);
+        }
+        drop(tail);
+        inner.tip.send_replace(last);
+        Ok(more)
+    }
+
+    async fn trim(&self) {
+        let before = self.0.clock.now() - self.0.config.retention;
+        loop {
+            match self.0.log.trim_log(before, TRIM_BATCH).await {
+                Ok(trimmed) => {
+                    self.0.metrics.log_trimmed.inc_by(trimmed as u64);
+                    if trimmed < TRIM_BATCH {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the change log cannot be trimmed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A reader that begins at `start`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn read(&self, start: Start, filter: Filter) -> Result<Reader, StoreError> {
+        let extent = self.0.log.read_log(0, 0).await?.extent;
+        let (at, gap) = self.begin(&extent, start);
+        self.0.metrics.subscribers.inc();
+        Ok(Reader { events: self.clone(), filter, extent, at, gap, tip: self.0.tip.subscribe(), abreast: false })
+    }
+
+    /// Where reading begins, and the gap there is to tell of.
+    fn begin(&self, extent: &Extent, start: Start) -> (u64, Option<Arc<Event>>) {
+        match start {
+            Start::Now => (extent.last, None),
+            Start::Earliest => (extent.trimmed, None),
+            Start::After(cursor) if extent.reaches(cursor) => (cursor.sequence, None),
+            Start::After(cursor) => (extent.trimmed, Some(self.gap(cursor, extent))),
+        }
+    }
+
+    fn gap(&self, from: Cursor, extent: &Extent) -> Arc<Event> {
+        self.0.metrics.gaps.inc();
+        Arc::new(Event::gap(from, extent.cursor(extent.trimmed), self.0.clock.now(), self.0.config.format))
+    }
+
+    fn events<'a>(
+        &self,
+        extent: &'a Extent,
+        records: Vec<Record>,
+        filter: &'a Filter,
+    ) -> impl Iterator<Item = Arc<Event>> + use<'a> {
+        let format = self.0.config.format;
+        records.into_iter().filter_map(move |record| match record.what {
+            What::Change(change) if filter.wants(&change.0) => {
+                let (subject, change) = *change;
+                Some(Arc::new(Event::change(subject, &change, extent.cursor(record.sequence), format)))
+            }
+            What::Change(_) | What::Forgotten => None,
+        })
+    }
+
+    /// Up to `limit` events from `start` on, oldest first. Always tells where to go on; it may have looked at many records and
+    /// found none that is wanted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list(&self, start: Start, filter: &Filter, limit: usize) -> Result<Listing, StoreError> {
+        let mut extent = self.0.log.read_log(0, 0).await?.extent;
+        let (mut at, gap) = self.begin(&extent, start);
+        let mut events = Vec::from_iter(gap);
+        let mut scanned = 0;
+        while events.len() < limit && scanned < SCANNED_MAX {
+            // Whoever wants everything reads no more than is asked for.
+            let most = if filter.jids.is_none() && filter.device.is_none() { limit - events.len() } else { READ_MAX };
+            let page = self.0.log.read_log(at, most.min(READ_MAX)).await?;
+            let read = page.records.len();
+            extent = page.extent;
+            let last = page.records.last().map_or(at, |record| record.sequence);
+            let room = limit - events.len();
+            let found: Vec<_> = self.events(&extent, page.records, filter).take(room).collect();
+            let full = found.len() == room;
+            at = match found.last() {
+                Some(event) if full => event.sequence,
+                _ => last,
+            };
+            events.extend(found);
+            scanned += read;
+            if read < most.min(READ_MAX) {
+                // Everything was seen: also what there is not, because it was of somebody who is forgotten.
+                at = if full { at } else { extent.last.max(at) };
+                break;
+            }
+        }
+        Ok(Listing { events, next: Some(extent.cursor(at)) })
+    }
+
+    /// What changed about one person or group, newest first: up to `limit` events from before `before`.
+    ///
+    /// # Errors
+    /// When the store fails, or the place is in another log.
+    pub async fn history(
+        &self,
+        jid: &Jid,
+        device: Option<&Device>,
+        before: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Result<Listing, ForeignCursor>, StoreError> {
+        let sequence = before.map_or(u64::MAX, |cursor| cursor.sequence);
+        let mut page = self.0.log.history(jid, device, sequence, limit + 1).await?;
+        if before.is_some_and(|cursor| cursor.epoch != page.extent.epoch) {
+            return Ok(Err(ForeignCursor));
+        }
+        let more = page.records.len() > limit;
+        page.records.truncate(limit);
+        let events: Vec<_> = self.events(&page.extent, page.records, &Filter::default()).collect();
+        let next = events.last().filter(|_| more).map(|event| page.extent.cursor(event.sequence));
+        Ok(Ok(Listing { events, next }))
+    }
+
+    /// Cancelled when the program stops.
+    #[must_use]
+    pub fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+}
+
+/// A place in another log, where only this one will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForeignCursor;
+
+/// One who reads on and on.
+pub struct Reader {
+    events: Events,
+    filter: Filter,
+    /// The log as it was last seen.
+    extent: Extent,
+    at: u64,
+    gap: Option<Arc<Event>>,
+    tip: watch::Receiver<u64>,
+    /// Whether it has been served from the tail since it last fell behind.
+    abreast: bool,
+}
+
+impl Reader {
+    /// Where it stands.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.extent.cursor(self.at)
+    }
+
+    /// The next events, at least one; waits until there are any. May be given up at any time without losing one.
+    pub async fn next(&mut self) -> Vec<Arc<Event>> {
+        loop {
+            let found = match self.gap.take() {
+                Some(gap) => vec![gap],
+                None => match self.of_tail() {
+                    Some(found) => found,
+                    None => self.of_log().await,
+                },
+            };
+            if !found.is_empty() {
+                self.events.0.metrics.events_sent.inc_by(found.len() as u64);
+                return found;
+            }
+            let at = self.at;
+            // The sender lives as long as `events`.
+            let _ = self.tip.wait_for(|tip| *tip > at).await;
+        }
+    }
+
+    /// What the tail has for this reader; `None`: it does not reach back that far.
+    fn of_tail(&mut self) -> Option<Vec<Arc<Event>>> {
+        let inner = &self.events.0;
+        let tail = inner.tail.read().unwrap_or_else(PoisonError::into_inner);
+        if self.at < tail.first {
+            if std::mem::take(&mut self.abreast) {
+                inner.metrics.fall_backs.inc();
+            }
+            return None;
+        }
+        self.abreast = true;
+        let behind = tail.events.partition_point(|event| event.sequence <= self.at);
+        let wants = |event: &&Arc<Event>| event.subject.as_ref().is_some_and(|subject| self.filter.wants(subject));
+        let wanted = tail.events.range(behind..).filter(wants);
+        let found: Vec<_> = wanted.take(BATCH_MAX).cloned().collect();
+        self.at = match found.last() {
+            Some(event) if found.len() == BATCH_MAX => event.sequence,
+            // Of a log that is read ahead of the tail, nothing is read twice.
+            _ => self.at.max(tail.last),
+        };
+        Some(found)
+    }
+
+    /// Reads on in the log. Waits a little if it cannot be read.
+    async fn of_log(&mut self) -> Vec<Arc<Event>> {
+        let page = match self.events.0.log.read_log(self.at, BATCH_MAX).await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::debug!(%error, "a subscriber waits for the change log");
+                tokio::time::sleep(PACE).await;
+                return vec![];
+            }
+        };
+        let here = self.cursor();
+        self.extent = page.extent;
+        if !page.extent.reaches(here) {
+            self.at = page.extent.trimmed;
+            return vec![self.events.gap(here, &page.extent)];
+        }
+        let full = page.records.len() == BATCH_MAX;
+        self.at = match page.records.last() {
+            Some(record) if full => record.sequence,
+            _ => page.extent.last,
+        };
+        self.events.events(&page.extent, page.records, &self.filter).collect()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.events.0.metrics.subscribers.dec();
+    }
+}

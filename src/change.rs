@@ -7,7 +7,9 @@
 //! * A negative outcome is believed after a second negative look that started at least `confirm_after` after the first ended;
 //!   "not registered", which a troubled gateway says of everybody, only if the device had a success in between.
 //! * A preview alone never makes a change: should it show another id, the full picture is looked at; if that one did not
-//!   change, the preview's id is remembered as its twin.
+//!   change, the preview's id is remembered as its twin. Where only previews were ever looked at and the first look at the full
+//!   picture shows another id, the preview is looked at again: if it still shows its own, the two are twins and the full
+//!   picture's id is the baseline; if it shows the other now, the picture changed.
 //! * A failure never gets here.
 //!
 //! This module is pure. The store writes what [`observe`] computes only if the state it was computed from is still the stored
@@ -39,6 +41,10 @@ pub struct State {
     stray: Option<String>,
     /// An id under which previews show the recorded full picture.
     twin: Option<String>,
+    /// The recorded id was seen in previews only.
+    by_preview: bool,
+    /// A full picture's id that waits for a look at the preview, because the recorded id is `by_preview`.
+    unsettled: Option<String>,
     /// Looks applied since the baseline: with the version, the evidence for how often this person changes pictures.
     looks: u64,
 }
@@ -147,6 +153,15 @@ pub struct Change {
     pub not_before: Timestamp,
 }
 
+/// One of the two pictures of a subject, which should show the same id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// The full picture.
+    Full,
+    /// Its preview.
+    Preview,
+}
+
 /// What follows from one observation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Verdict {
@@ -156,8 +171,8 @@ pub struct Verdict {
     pub standing: Standing,
     /// The change to record.
     pub change: Option<Change>,
-    /// Whether the full picture must be looked at soon, because a preview showed an unknown id.
-    pub look_at_full: bool,
+    /// What else must be looked at soon: the full picture, because a preview showed an unknown id, or the other way round.
+    pub look_at: Option<Sight>,
 }
 
 /// What the state machine needs to know beside the observation.
@@ -192,18 +207,18 @@ pub fn observe(state: &State, seen: &Observation, around: Circumstances<'_>) -> 
     } else {
         next.looks = next.looks.saturating_add(1);
     }
-    Verdict { state: next, standing: verdict.standing, change: verdict.change, look_at_full: verdict.look_at_full }
+    Verdict { state: next, standing: verdict.standing, change: verdict.change, look_at: verdict.look_at }
 }
 
 struct Step {
     standing: Standing,
     change: Option<Change>,
-    look_at_full: bool,
+    look_at: Option<Sight>,
 }
 
 impl Step {
     fn quiet(standing: Standing) -> Self {
-        Self { standing, change: None, look_at_full: false }
+        Self { standing, change: None, look_at: None }
     }
 }
 
@@ -216,8 +231,11 @@ impl State {
         if agrees || as_twin {
             if !overlapped {
                 self.doubt = None;
-                if !seen.variant.preview {
+                if seen.variant.preview {
+                    self.settle(id);
+                } else {
                     self.twin = self.stray.take().or(self.twin.take());
+                    (self.by_preview, self.unsettled) = (false, None);
                 }
                 self.still_holds(seen.ended_at);
             }
@@ -227,12 +245,28 @@ impl State {
             return Step::quiet(Standing::Overlapped);
         }
         self.doubt = None;
-        if seen.variant.preview && self.recorded.is_some() {
+        let is_new_to = |seen: &Option<String>| seen.as_deref() != Some(id);
+        if seen.variant.preview && self.recorded.is_some() && is_new_to(&self.unsettled) {
             self.stray = Some(id.to_owned());
-            return Step { standing: sure, change: None, look_at_full: true };
+            return Step { standing: sure, change: None, look_at: Some(Sight::Full) };
+        }
+        if !seen.variant.preview && self.by_preview && is_new_to(&self.stray) && is_new_to(&self.unsettled) {
+            self.unsettled = Some(id.to_owned());
+            return Step { standing: sure, change: None, look_at: Some(Sight::Preview) };
         }
         let change = self.record(Belief::Id(id.to_owned()), seen.ended_at, around.entropy);
-        Step { standing: sure, change, look_at_full: false }
+        // A change is recorded only of what the full picture showed.
+        self.by_preview = seen.variant.preview && change.is_none();
+        Step { standing: sure, change, look_at: None }
+    }
+
+    /// A preview shows what was recorded of previews; if the full picture has another id, they are twins.
+    fn settle(&mut self, preview: &str) {
+        if let (Some(full), Some(recorded)) = (self.unsettled.take(), &mut self.recorded) {
+            recorded.belief = Belief::Id(full);
+            self.twin = Some(preview.to_owned());
+            (self.by_preview, self.stray) = (false, None);
+        }
     }
 
     fn negative(&mut self, reason: Reason, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
@@ -274,7 +308,7 @@ impl State {
         }
         self.doubt = None;
         let change = self.record(Belief::Negative(reason), now, around.entropy);
-        Step { standing: Standing::Believed { repeats: 1 }, change, look_at_full: false }
+        Step { standing: Standing::Believed { repeats: 1 }, change, look_at: None }
     }
 
     fn still_holds(&mut self, now: Timestamp) {
@@ -285,8 +319,7 @@ impl State {
 
     /// Takes a belief that differs from the recorded one: a baseline if there is none, else a change.
     fn record(&mut self, belief: Belief, now: Timestamp, entropy: u128) -> Option<Change> {
-        self.twin = None;
-        self.stray = None;
+        (self.twin, self.stray, self.unsettled, self.by_preview) = (None, None, None, false);
         let repeats = u32::from(matches!(belief, Belief::Negative(_)));
         let Some(recorded) = &mut self.recorded else {
             self.looks = 0;
@@ -356,6 +389,11 @@ struct StateRecord {
     stray: Option<String>,
     twin: Option<String>,
     looks: u64,
+    // From format 2 on.
+    #[serde(default)]
+    by_preview: bool,
+    #[serde(default)]
+    unsettled: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -371,7 +409,7 @@ struct RecordedRecord {
     repeats: u32,
 }
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl State {
     /// The stored form.
@@ -400,6 +438,8 @@ impl State {
             stray: self.stray.clone(),
             twin: self.twin.clone(),
             looks: self.looks,
+            by_preview: self.by_preview,
+            unsettled: self.unsettled.clone(),
         };
         record::write(&record)
     }
@@ -427,6 +467,8 @@ impl State {
             stray: record.stray,
             twin: record.twin,
             looks: record.looks,
+            by_preview: record.by_preview,
+            unsettled: record.unsettled,
         })
     }
 }

@@ -8,7 +8,7 @@ use super::flight::{Ending, Pilot, Source};
 use super::memory::{History, Slot};
 use super::{BACKGROUND_PATIENCE, Inner, Need};
 use crate::budget::{Permit, Refusal};
-use crate::change::{self, Circumstances, Standing, Verdict};
+use crate::change::{self, Circumstances, Sight, Standing, Verdict};
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Jitter};
 use crate::gateway::failure;
@@ -188,7 +188,7 @@ impl Inner {
                     entry: entry.clone(),
                     change: verdict.change.clone(),
                     requested_at: wanted.then_some(now),
-                    also_due: verdict.look_at_full.then(|| (full(key), now)),
+                    also_due: verdict.look_at.map(|sight| (other(key, sight), now)),
                     siblings_due: verdict.change.is_some().then_some(now),
                 };
                 match self.store.apply(write).await {
@@ -267,9 +267,10 @@ impl Inner {
     }
 }
 
-/// The same subject's full picture.
-fn full(key: &Key) -> Key {
-    Key { subject: key.subject.clone(), variant: Variant { preview: false, ..key.variant } }
+/// The other picture of the same subject.
+fn other(key: &Key, sight: Sight) -> Key {
+    let variant = Variant { preview: sight == Sight::Preview, ..key.variant };
+    Key { subject: key.subject.clone(), variant }
 }
 
 fn entropy() -> u128 {

@@ -386,7 +386,7 @@ mod tests {
         headings.dedup();
         assert_eq!(
             headings,
-            ["Listening", "Gateway", "Budget", "Freshness", "Store and memory", "Logs and metrics"],
+            ["Listening", "Gateway", "Budget", "Freshness", "Changes", "Store and memory", "Logs and metrics"],
             "help would print a heading twice"
         );
         for (place, flag) in flags().iter().enumerate() {

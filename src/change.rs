@@ -36,7 +36,8 @@ pub struct State {
     pub recorded: Option<Recorded>,
     /// A negative outcome seen and not yet believed.
     doubt: Option<Doubt>,
-    /// A preview's id that waits for a look at the full picture.
+    /// An id that waits for a look at the full picture: a preview's, or, while a negative outcome is believed, one seen by a look
+    /// that overlapped another.
     stray: Option<String>,
     /// An id under which previews show the recorded full picture.
     twin: Option<String>,
@@ -213,6 +214,10 @@ impl State {
             return Step::quiet(sure);
         }
         if overlapped {
+            if matches!(known, Some(Belief::Negative(_))) {
+                // Nor is this one taken back by one odd answer.
+                self.stray = Some(id.to_owned());
+            }
             return Step::quiet(Standing::Overlapped);
         }
         if seen.variant.preview && self.recorded.is_some() {
@@ -226,7 +231,7 @@ impl State {
     fn negative(&mut self, reason: Reason, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
         let now = seen.ended_at;
         if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded
-            // A preview that shows a picture again is not taken back by one odd answer.
+            // A picture that was seen again, though it is not believed yet, is not taken back by one odd answer.
             && self.stray.is_none()
         {
             if overlapped {

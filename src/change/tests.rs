@@ -169,6 +169,19 @@ fn a_preview_that_came_back_is_not_taken_back_by_one_odd_answer() {
 }
 
 #[test]
+fn a_picture_that_came_back_in_a_look_that_overlapped_is_not_taken_back_by_one_odd_answer() {
+    let mut story = Story::new();
+    story.look(0, none(Reason::Hidden));
+    let start = story.start();
+    story.look(100, none(Reason::Hidden));
+    let seen = story.end(101, start, FULL, id("a"));
+    assert_eq!((told(&seen), seen.standing), (None, Standing::Overlapped));
+    assert_eq!(story.look(102, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(162), looks: 1 });
+    assert_eq!(told(&story.look(103, id("a"))), Some((Kind::Set, None, Some("a"), 1)));
+    assert_eq!(story.state.stray, None);
+}
+
+#[test]
 fn looks_at_a_negative_person_are_counted() {
     let mut story = Story::new();
     story.look(0, none(Reason::NotSet));

@@ -44,8 +44,8 @@ impl Inner {
             Err(refusal) => Ending::GaveUp(refusal),
             Ok(Ok((outcome, look))) => {
                 self.endings.succeeded(key);
-                let slot = self.record(key, outcome, look, pilot.is_wanted()).await;
-                Ending::Done(slot, Source::Looked { stale })
+                let (slot, stored) = self.record(key, outcome, look, pilot.is_wanted()).await;
+                Ending::Done(slot, Source::Looked { stale, stored })
             }
             Ok(Err(failure)) => {
                 tracing::debug!(?key, class = failure.class.as_str(), detail = %failure.detail, "a lookup failed");
@@ -55,7 +55,7 @@ impl Inner {
                     (Duration::ZERO, Some(refusal)) => refusal.retry_after(),
                     (rest, _) => rest,
                 };
-                Ending::Failed(failure, rest, Source::Looked { stale })
+                Ending::Failed(failure, rest, Source::Looked { stale, stored: false })
             }
         }
     }
@@ -129,8 +129,8 @@ impl Inner {
         Ok(result.map(|outcome| (outcome, look)))
     }
 
-    /// Records what a look brought, and takes it into memory.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> Arc<Slot> {
+    /// Records what a look brought, and takes it into memory; false if it is held there alone.
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Arc<Slot>, bool) {
         let now = self.clock.now();
         let rules = &self.config.rules;
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
@@ -168,7 +168,9 @@ impl Inner {
                     siblings_due: verdict.change.is_some().then_some(now),
                 };
                 match self.store.apply(write).await {
-                    Ok(Applied::Done(_)) => return self.applied(key, &held, &verdict, entry, wanted.then_some(now)),
+                    Ok(Applied::Done(_)) => {
+                        return (self.applied(key, &held, &verdict, entry, wanted.then_some(now)), true);
+                    }
                     Ok(Applied::Conflict(present)) => held = *present,
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
@@ -177,7 +179,7 @@ impl Inner {
                 }
             }
         }
-        self.keep_in_memory(key, seen, jitter)
+        (self.keep_in_memory(key, seen, jitter), false)
     }
 
     /// What was known before a look: what the store holds, unless only memory knows of a picture that lives, because the store

@@ -45,7 +45,7 @@ impl Maps {
     fn held(&self, key: &Key) -> Held {
         let row = self.rows.get(key).cloned().unwrap_or_default();
         let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
-        Held { entry: row.entry, requested_at: row.requested, revision, state }
+        Held { entry: row.entry, requested_at: row.requested, revision, state, damaged: false }
     }
 }
 

@@ -418,8 +418,8 @@ impl Avatars {
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {
             _ if ask.no_cache => Why::Request,
-            Source::Looked { stale: true } => Why::Stale,
-            Source::Looked { stale: false } | Source::Kept => Why::Miss,
+            Source::Looked { stale: true, .. } => Why::Stale,
+            Source::Looked { stale: false, .. } | Source::Kept => Why::Miss,
         };
         let _waiting = Waiting::new(&self.0.metrics.lookups_waiting);
         let mut tries = 0;
@@ -439,7 +439,7 @@ impl Avatars {
                     }
                     self.touched(key, &slot, now);
                     let met = match source {
-                        Source::Looked { .. } => Met::Asked { why: why(source), collapsed },
+                        Source::Looked { stored, .. } => Met::Asked { why: why(source), collapsed, stored },
                         Source::Kept if ask.no_cache => Met::Recent,
                         Source::Kept => Met::Store,
                     };

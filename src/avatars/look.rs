@@ -28,6 +28,8 @@ struct Look {
     /// What the store said at its start; `None` while the store is away.
     claim: Option<Claim>,
     started_at: Timestamp,
+    /// When the device last got a picture, at the look's start: a success while it was under way says nothing of its answer.
+    succeeded_at: Option<Timestamp>,
 }
 
 impl Inner {
@@ -67,8 +69,8 @@ impl Inner {
             Err(refusal) => Ending::GaveUp(refusal),
             Ok(Ok((outcome, look))) => {
                 self.endings.succeeded(key);
-                let slot = self.record(key, outcome, look, pilot.is_wanted()).await;
-                Ending::Done(slot, Source::Looked { stale })
+                let (slot, stored) = self.record(key, outcome, look, pilot.is_wanted()).await;
+                Ending::Done(slot, Source::Looked { stale, stored })
             }
             Ok(Err(failure)) => {
                 tracing::debug!(?key, class = failure.class.as_str(), detail = %failure.detail, "a lookup failed");
@@ -78,7 +80,7 @@ impl Inner {
                     (Duration::ZERO, Some(refusal)) => refusal.retry_after(),
                     (rest, _) => rest,
                 };
-                Ending::Failed(failure, rest, Source::Looked { stale })
+                Ending::Failed(failure, rest, Source::Looked { stale, stored: false })
             }
         }
     }
@@ -134,7 +136,8 @@ impl Inner {
         timeout: Duration,
     ) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
         let claim = self.store.claim(key).await.ok();
-        let look = Look { claim, started_at: self.clock.now() };
+        let succeeded_at = self.budget.succeeded_at(&key.subject.device);
+        let look = Look { claim, started_at: self.clock.now(), succeeded_at };
         permit.start()?;
         self.metrics.gateway_in_flight.inc();
         let began = Instant::now();
@@ -152,8 +155,8 @@ impl Inner {
         Ok(result.map(|outcome| (outcome, look)))
     }
 
-    /// Records what a look brought, and takes it into memory.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> Arc<Slot> {
+    /// Records what a look brought, and takes it into memory; false if it is held there alone.
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Arc<Slot>, bool) {
         let now = self.clock.now();
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
         let mut seen = Observation {
@@ -171,12 +174,7 @@ impl Inner {
                 let verdict = change::observe(
                     &held.state,
                     &seen,
-                    Circumstances {
-                        applied: held.revision,
-                        device_succeeded_at: self.budget.succeeded_at(&key.subject.device),
-                        entropy,
-                        rules,
-                    },
+                    Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules },
                 );
                 let previous = self.last_known(key, held.entry.as_ref(), &seen);
                 let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
@@ -192,10 +190,12 @@ impl Inner {
                     siblings_due: verdict.change.is_some().then_some(now),
                 };
                 match self.store.apply(write).await {
-                    Ok(Applied::Done(_)) => return self.applied(key, &held, &verdict, entry, wanted.then_some(now)),
+                    Ok(Applied::Done(_)) => {
+                        return (self.applied(key, &held, &verdict, entry, wanted.then_some(now)), true);
+                    }
                     Ok(Applied::Conflict(present)) => held = *present,
                     // Whoever waits is answered; nothing is kept.
-                    Ok(Applied::Forgotten) => return Arc::new(Slot::new(entry, History::default(), None)),
+                    Ok(Applied::Forgotten) => return (Arc::new(Slot::new(entry, History::default(), None)), false),
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
                         break;
@@ -203,7 +203,7 @@ impl Inner {
                 }
             }
         }
-        self.keep_in_memory(key, seen, jitter)
+        (self.keep_in_memory(key, seen, jitter), false)
     }
 
     /// How old a look at somebody may get: a watch has its own interval, and whom somebody asks for gets no less than others do.

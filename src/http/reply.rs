@@ -350,11 +350,13 @@ fn about(mut reply: Reply, found: &Found, tag: Option<u64>) -> Reply {
                 push(text, "; detail=");
                 push(text, failure.class.as_str());
             }
-            Met::Asked { why, collapsed } => {
+            Met::Asked { why, collapsed, stored } => {
                 push(text, "avatar-proxy; fwd=");
                 push(text, why.as_str());
-                push(text, if *collapsed { "; stored; collapsed" } else { "; stored" });
+                push(text, if *stored { "; stored" } else { "" });
+                push(text, if *collapsed { "; collapsed" } else { "" });
                 ttl(text, "; ttl=");
+                push(text, if *stored { "" } else { "; detail=store-away" });
             }
         }
     });

@@ -108,27 +108,30 @@ impl Path {
     }
 }
 
-fn asked(why: Why) -> Met {
-    Met::Asked { why, collapsed: false }
+fn asked(why: Why, stored: bool) -> Met {
+    Met::Asked { why, collapsed: false, stored }
 }
 
 #[tokio::test]
 async fn lookups_go_on_and_record_nothing_while_the_store_is_away() {
     let path = Path::new().await;
     let ada = path.gateway.person("999001").picture("17");
-    assert_eq!(path.look("999001", Ask::default()).await.met, asked(Why::Miss));
+    assert_eq!(path.look("999001", Ask::default()).await.met, asked(Why::Miss, true));
     let recorded = path.store.find(&key("999001")).await.unwrap();
 
     path.store.fail(true);
     assert_eq!(path.look("999001", Ask::default()).await.met, Met::Memory);
     // Cold: from the gateway, and from then on from memory.
     let cold = path.look("999002", Ask::default()).await;
-    assert_eq!((cold.met.clone(), path.look("999002", Ask::default()).await.met), (asked(Why::Miss), Met::Memory));
+    assert_eq!(
+        (cold.met.clone(), path.look("999002", Ask::default()).await.met),
+        (asked(Why::Miss, false), Met::Memory)
+    );
     // Changed: shown, and not recorded.
     ada.picture("18");
     path.clock.advance(NO_LONGER_RECENT);
     let changed = path.look("999001", NO_CACHE).await;
-    assert_eq!((changed.met.clone(), id(&changed).as_str()), (asked(Why::Request), "18"));
+    assert_eq!((changed.met.clone(), id(&changed).as_str()), (asked(Why::Request, false), "18"));
     assert_eq!(id(&path.look("999001", Ask::default()).await), "18");
     assert_eq!(path.metrics.store_up.get(), 0);
     assert!(path.metrics.store_errors.with_label_values(&["find"]).get() > 0);

@@ -42,7 +42,17 @@ struct Look {
     variant: Variant,
     began: i64,
     saw: usize,
-    in_trouble: bool,
+    /// When the device had its last success by then.
+    vouched_at: Option<Timestamp>,
+    /// In which of the gateway's bad hours.
+    hour: Option<u32>,
+}
+
+/// Why an answer is not true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lie {
+    Odd,
+    Hour(u32),
 }
 
 struct World {
@@ -52,12 +62,12 @@ struct World {
     truths: Vec<usize>,
     looks: Vec<Look>,
     trouble: bool,
+    /// How many bad hours there were.
+    hour: u32,
     /// Whether previews have ids of their own.
     twins: bool,
-    /// The last answer that was applied was not true.
-    misled: bool,
-    /// And it was odd by chance, not because of a bad hour.
-    odd: bool,
+    /// The last answer that was applied was not true, and why.
+    lie: Option<Lie>,
     /// How far in `truths` the chain of changes has come, and what it says.
     chain: Option<(usize, Option<String>)>,
 }
@@ -73,8 +83,8 @@ impl World {
             looks: vec![],
             trouble: false,
             twins,
-            misled: false,
-            odd: false,
+            hour: 0,
+            lie: None,
             chain: None,
         }
     }
@@ -96,7 +106,8 @@ impl World {
     fn begin(&mut self, preview: bool) {
         let variant = if preview { PREVIEW } else { FULL };
         let (start, saw) = (self.story.start(), self.truth());
-        self.looks.push(Look { start, variant, began: self.now, saw, in_trouble: self.trouble });
+        let hour = self.trouble.then_some(self.hour);
+        self.looks.push(Look { start, variant, began: self.now, saw, vouched_at: self.story.success, hour });
     }
 
     fn end(&mut self, which: usize, saw_late: bool, odd: bool) {
@@ -106,22 +117,25 @@ impl World {
         let look = self.looks.remove(which % self.looks.len());
         let saw = if saw_late { self.truth() } else { look.saw };
         // One odd answer is none, two at the right distance are believed, and rightly so.
-        let misled = look.in_trouble || (odd && !self.misled);
-        if look.in_trouble && self.odd {
-            // Nor is the beginning of a bad hour the second odd answer.
+        let lie = look.hour.map(Lie::Hour).or((odd && self.lie.is_none()).then_some(Lie::Odd));
+        if look.hour.is_some() && self.lie.is_some() && self.lie != lie {
+            // Nor are two bad hours, or one and an odd answer, with a good moment between them.
             return;
         }
-        self.odd = misled && !look.in_trouble;
-        let outcome = match (look.in_trouble, misled) {
-            (true, _) => none(Reason::Unregistered),
-            (_, true) => none(Reason::Hidden),
-            _ => self.outcome(saw, look.variant.preview),
+        let misled = lie.is_some();
+        let outcome = match lie {
+            Some(Lie::Hour(_)) => none(Reason::Unregistered),
+            Some(Lie::Odd) => none(Reason::Hidden),
+            None => self.outcome(saw, look.variant.preview),
         };
         if !misled && matches!(outcome, Outcome::Present(_)) {
             self.story.success = Some(at(self.now));
         }
-        self.misled = misled;
+        self.lie = lie;
+        let now = self.story.success;
+        self.story.success = look.vouched_at;
         let verdict = self.story.end_of(look.began, self.now, look.start, look.variant, outcome);
+        self.story.success = now;
         self.check(&verdict);
         // What is asked for is looked at in the next moment, unless the gateway has its bad hour.
         if let Some(sight) = verdict.look_at.filter(|_| !self.trouble) {
@@ -161,13 +175,16 @@ impl World {
             Step::End { which, saw_late, odd } => self.end(which, saw_late, odd),
             Step::Vouch if !self.trouble => self.story.success = Some(at(self.now)),
             Step::Vouch => {}
-            Step::Trouble(trouble) => self.trouble = trouble,
+            Step::Trouble(trouble) => {
+                self.hour += u32::from(trouble && !self.trouble);
+                self.trouble = trouble;
+            }
             Step::Forget => {
                 // The store turns away the looks that were under way.
                 (self.story.state, self.story.applied) = (State::default(), Token(0));
                 self.looks.clear();
                 self.chain = None;
-                self.misled = false;
+                self.lie = None;
             }
         }
     }
@@ -175,7 +192,6 @@ impl World {
     /// The truth stands still and the gateway tells it: a few looks later it is known.
     fn settle(&mut self) {
         self.trouble = false;
-        self.misled = true;
         while !self.looks.is_empty() {
             self.end(0, true, false);
         }

@@ -133,7 +133,7 @@ impl Scene {
             && process.clients.iter().all(|(other, _)| *other != key)
             && !self.history.steps.iter().any(|step| matches!(step, Step::StoreFails(true)));
         let starts = self.watch.count(&key);
-        let asked = (now, self.watch.jumps());
+        let asked = self.watch.moment();
         let (avatars, store, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
         let asks = key.clone();
         let client = process.runtime.spawn(async move {

@@ -25,6 +25,8 @@ struct World {
     hold: Option<bool>,
     held: Vec<oneshot::Sender<()>>,
     life: Option<Duration>,
+    /// negative answers so far: no two have the same text
+    negatives: u64,
 }
 
 pub(super) struct Script {
@@ -103,8 +105,9 @@ impl Script {
             let reply = Envelope { status: 500, code: "SCRIPTED".into(), message: "scripted".into(), results: None };
             Err(failure::replayed(class, retry, reply))
         };
-        let negative = |reason| {
-            let message = format!("{}{reason:?}", whose(key)).into();
+        let negative = |world: &mut World, reason| {
+            world.negatives += 1;
+            let message = format!("{}{reason:?} {}", whose(key), world.negatives).into();
             Ok(Outcome::Negative(Negative { reason, status: 404, code: "NONE".into(), message }))
         };
         match world.moods.get(&key.subject.device).copied().unwrap_or(Mood::Fine) {
@@ -116,16 +119,16 @@ impl Script {
             Mood::Late => return Err(failure::late()),
             Mood::Request => return ours(Class::Request, false),
             Mood::Credentials => return Err(failure::credentials(401)),
-            Mood::NobodyRegistered => return negative(Reason::Unregistered),
+            Mood::NobodyRegistered => return negative(&mut world, Reason::Unregistered),
         }
         if let Some(reason) = world.odd.remove(&jid) {
-            return negative(reason);
+            return negative(&mut world, reason);
         }
         let life = world.life;
         drop(world);
         let id = match self.truth(key) {
             Ok(id) => id,
-            Err(reason) => return negative(reason),
+            Err(reason) => return negative(&mut self.world(), reason),
         };
         let kind = if key.variant.preview { "preview" } else { "image" };
         // The image host's clock goes right, whatever ours does; the same expiry comes back for a while.

@@ -48,7 +48,7 @@ impl Maps {
     fn held(&self, key: &Key) -> Held {
         let row = self.rows.get(key).cloned().unwrap_or_default();
         let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
-        Held { entry: row.entry, requested_at: row.requested, revision, state, watch: None }
+        Held { entry: row.entry, requested_at: row.requested, revision, state, watch: None, damaged: false }
     }
 }
 

@@ -81,6 +81,7 @@ impl Model {
             revision,
             state,
             watch: None,
+            damaged: false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
 
 mod budget;
+mod changes;
 mod config;
 mod demo;
 mod docs;

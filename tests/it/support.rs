@@ -9,4 +9,5 @@ pub(crate) mod eventually;
 pub(crate) mod failing;
 pub(crate) mod hand;
 pub(crate) mod process;
+pub(crate) mod subscriber;
 pub(crate) mod wire;

@@ -25,10 +25,11 @@ const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
 /// Two: one may count a backlog while the other answers lookups.
 const READERS: usize = 2;
 
-/// For the writer's connection. The log is folded into the file every 4,000 pages (16 MiB) and is cut back to 64 MiB after a
+/// For the writer's connection. What is deleted is overwritten, because somebody may have asked to be forgotten. The log is folded into the file every 4,000 pages (16 MiB) and is cut back to 64 MiB after a
 /// surge.
 const WRITER: &str = "
     PRAGMA synchronous = FULL;
+    PRAGMA secure_delete = ON;
     PRAGMA cache_size = -32768;
     PRAGMA wal_autocheckpoint = 4000;
     PRAGMA journal_size_limit = 67108864;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 #[derive(Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
-    pool: Pool<HttpConnector, Empty<Bytes>>,
+    pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
 /// An answer.
@@ -60,11 +60,27 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        self.try_send(method, target, headers, "").await
+    }
+
+    /// A request with a body.
+    pub(crate) async fn send_body(&self, method: Method, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.try_send(method, target, headers, body).await.expect("the proxy answers")
+    }
+
+    async fn try_send(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = self.pool.request(request.body(Empty::new()).expect("a test's request is valid")).await?;
+        let answer =
+            self.pool.request(request.body(Full::from(body.to_owned())).expect("a test's request is valid")).await?;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.expect("the body arrives whole").to_bytes();
         Ok(Answer { status: parts.status, headers: parts.headers, body })

@@ -8,6 +8,7 @@ use crate::support::app::{TestApp, World};
 use crate::support::hand::{self, NO_LONGER_RECENT};
 
 mod forget;
+mod kills;
 mod listing;
 mod stream;
 mod watches;

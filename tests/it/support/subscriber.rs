@@ -54,6 +54,28 @@ impl Subscriber {
         Self { status: parts.status, headers: parts.headers, body, text: String::new(), received: 0 }
     }
 
+    /// The same without headers; `None` where nobody listens any more.
+    pub(crate) async fn try_new(address: SocketAddr, target: &str) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(connection);
+        let request = Request::get(target).header("host", address.to_string()).body(Empty::<Bytes>::new());
+        let (parts, body) = sender.send_request(request.expect("a test's request is valid")).await.ok()?.into_parts();
+        Some(Self { status: parts.status, headers: parts.headers, body, text: String::new(), received: 0 })
+    }
+
+    /// The next event, from a stream that may be broken off.
+    pub(crate) async fn try_next(&mut self) -> Result<Option<Event>, hyper::Error> {
+        loop {
+            if let Some(event) = self.parsed() {
+                return Ok(Some(event));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let bytes = frame?.into_data().expect("there are no trailers");
+            self.text.push_str(std::str::from_utf8(&bytes).expect("the stream is text"));
+        }
+    }
+
     /// The next event; `None` when the stream has ended as it should.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {

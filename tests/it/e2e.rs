@@ -1,6 +1,7 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
 mod power_cut;
+mod readers;
 
 use std::process::Command;
 

@@ -24,6 +24,8 @@ use crate::metrics::Metrics;
 use crate::store::{Extent, Log, Record, StoreError, What};
 
 mod event;
+#[cfg(test)]
+mod tests;
 
 pub use event::{Event, Format};
 

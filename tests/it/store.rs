@@ -1,5 +1,6 @@
 //! The store's contract, kept by every engine: each promise of the suite runs against each of them.
 
+mod changes;
 mod model;
 mod sqlite;
 mod suite;
@@ -26,14 +27,14 @@ trait Engine {
 }
 
 macro_rules! every_engine {
-    ($($promise:ident),* $(,)?) => {
+    ($($suite:ident::$promise:ident),* $(,)?) => {
         mod on_sqlite {
             use super::Engine;
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
-                    super::suite::$promise(super::sqlite::File::new()).await;
+                    super::$suite::$promise(super::sqlite::File::new()).await;
                 }
             )*
 
@@ -46,30 +47,37 @@ macro_rules! every_engine {
 }
 
 every_engine! {
-    nothing_is_held_at_first,
-    what_was_applied_is_found,
-    who_computed_from_an_old_revision_is_given_the_present,
-    of_many_writes_from_one_revision_exactly_one_wins,
-    many_writers_that_try_again_all_get_through,
-    a_look_starts_after_what_it_was_given_and_ends_after_it_starts,
-    tokens_grow_over_a_restart,
-    a_restart_keeps_everything,
-    a_store_that_was_dropped_has_lost_nothing,
-    due_keys_come_in_order_and_under_a_lease,
-    a_taker_that_dies_loses_nothing,
-    a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back,
-    keys_that_are_not_held_are_passed_over,
-    a_look_at_another_variant_can_be_asked_for,
-    siblings_are_due_at_once_when_the_picture_changed,
-    a_request_is_never_moved_back,
-    devices_and_variants_are_kept_apart,
-    idle_keys_go_with_their_state,
-    forgetting_is_bounded,
-    what_nobody_asked_for_stays_while_it_is_looked_at,
-    a_forgotten_subject_begins_anew,
-    devices_are_remembered,
-    sizes_are_told,
-    a_closed_store_answers_no_more,
+    suite::nothing_is_held_at_first,
+    suite::what_was_applied_is_found,
+    suite::who_computed_from_an_old_revision_is_given_the_present,
+    suite::of_many_writes_from_one_revision_exactly_one_wins,
+    suite::many_writers_that_try_again_all_get_through,
+    suite::a_look_starts_after_what_it_was_given_and_ends_after_it_starts,
+    suite::tokens_grow_over_a_restart,
+    suite::a_restart_keeps_everything,
+    suite::a_store_that_was_dropped_has_lost_nothing,
+    suite::due_keys_come_in_order_and_under_a_lease,
+    suite::a_taker_that_dies_loses_nothing,
+    suite::a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back,
+    suite::keys_that_are_not_held_are_passed_over,
+    suite::a_look_at_another_variant_can_be_asked_for,
+    suite::siblings_are_due_at_once_when_the_picture_changed,
+    suite::a_request_is_never_moved_back,
+    suite::devices_and_variants_are_kept_apart,
+    suite::idle_keys_go_with_their_state,
+    suite::forgetting_is_bounded,
+    suite::what_nobody_asked_for_stays_while_it_is_looked_at,
+    suite::a_forgotten_subject_begins_anew,
+    suite::devices_are_remembered,
+    suite::sizes_are_told,
+    suite::a_closed_store_answers_no_more,
+    changes::the_log_is_read_from_any_place,
+    changes::the_log_is_trimmed_at_its_oldest_end,
+    changes::a_watch_is_part_of_what_is_held,
+    changes::watches_are_listed_in_pages,
+    changes::who_is_watched_is_not_idle,
+    changes::who_is_forgotten_leaves_nothing_but_that,
+    changes::a_look_that_began_before_is_turned_away,
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avatar_proxy::jid::Key;
-use avatar_proxy::outcome::Token;
+use avatar_proxy::outcome::{Reason, Token};
 use avatar_proxy::record::Unreadable;
 use avatar_proxy::store::sqlite::Sqlite;
-use avatar_proxy::store::{Store, StoreError, Write};
+use avatar_proxy::store::{Store, StoreError, What, Write};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -113,6 +113,24 @@ async fn a_file_of_a_newer_program_is_left_alone() {
     file.open().await.close().await;
     file.raw().execute_batch("PRAGMA user_version = 9").unwrap();
     assert!(file.refusal().contains("has version 9, and this program knows version 2"), "{}", file.refusal());
+}
+
+#[tokio::test]
+async fn a_file_of_an_older_program_is_brought_up_to_date() {
+    let file = File::new();
+    file.raw().execute_batch(include_str!("../../../src/store/sqlite/schema_1.sql")).unwrap();
+    let older = "PRAGMA application_id = 0x61767078; PRAGMA user_version = 1;
+        INSERT INTO changes VALUES (7, 'd', '1@s.whatsapp.net', 'e', 'removed', 'hidden', 'old', NULL, 3, 2000, 1000);";
+    file.raw().execute_batch(older).unwrap();
+    let store = file.open().await;
+    let page = store.read_log(0, 9).await.unwrap();
+    let What::Change(change) = &page.records[0].what else { panic!("{page:?}") };
+    assert_eq!((page.records[0].sequence, page.extent.last, change.0.device.as_str()), (7, 7, "d"));
+    assert_eq!((change.1.reason, change.1.noticed_at.as_millis(), change.1.version), (Some(Reason::Hidden), 2000, 3));
+    assert_eq!(store.size(at(0)).await.unwrap().logged, 1);
+    done(&store, write(&full("1"), Token(0), 1, 10)).await;
+    store.close().await;
+    file.open().await.close().await;
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ impl Log for Shelf {
     async fn trim_log(&self, before: Timestamp, _: usize) -> Result<usize, StoreError> {
         let mut records = self.records.lock().unwrap();
         let old = records.iter().take_while(|record| record.at < before).count();
-        if let Some(last) = records.drain(..old).last() {
+        if let Some(last) = records.drain(..old).next_back() {
             self.extent.lock().unwrap().trimmed = last.sequence;
         }
         Ok(old)
@@ -206,7 +206,10 @@ async fn a_log_that_cannot_be_read_is_waited_for() {
     *world.shelf.fails.lock().unwrap() = false;
     world.append(1);
     let behind = reader.cursor().sequence;
-    assert_eq!(sequences(&mut reader, (6 - behind) as usize).await, (behind + 1..=6).collect::<Vec<_>>());
+    assert_eq!(
+        sequences(&mut reader, usize::try_from(6 - behind).unwrap()).await,
+        (behind + 1..=6).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]

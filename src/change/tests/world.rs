@@ -166,15 +166,14 @@ impl World {
         self.chain = Some((happened, believed));
     }
 
-    fn follow(&mut self, step: Step) {
-        match step {
+    fn follow(&mut self, step: &Step) {
+        match *step {
             Step::Turn(picture) if picture != self.truths[self.truth()] => self.truths.push(picture),
-            Step::Turn(_) => {}
             Step::Pass(seconds) => self.now += seconds,
             Step::Begin { preview } => self.begin(preview),
             Step::End { which, saw_late, odd } => self.end(which, saw_late, odd),
             Step::Vouch if !self.trouble => self.story.success = Some(at(self.now)),
-            Step::Vouch => {}
+            Step::Turn(_) | Step::Vouch => {}
             Step::Trouble(trouble) => {
                 self.hour += u32::from(trouble && !self.trouble);
                 self.trouble = trouble;
@@ -221,7 +220,7 @@ proptest! {
     ) {
         let mut world = World::new(twins);
         for step in steps {
-            world.follow(step);
+            world.follow(&step);
         }
         world.settle();
     }

@@ -191,7 +191,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             allow_anonymous: access.allow_anonymous?,
             default_device,
             cors_origins,
-            head_timeout: http::HEAD_TIMEOUT,
+            timeouts: http::Timeouts::default(),
         },
         gateway: gateway::Config { url: url?, auth: access.gateway_auth?, ca: ca?, timeout: gateway_timeout },
         budget: budget?,

@@ -24,14 +24,17 @@ mod facts;
 pub mod fuzz;
 mod guard;
 mod query;
+mod refusal;
 mod reply;
+mod watch;
 
-use connections::Answering;
+use connections::{Answering, Visit};
 use cors::Cors;
 use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::Reply;
+pub use watch::Timeouts;
 
 /// Who may ask, and what is assumed of a request.
 #[derive(Clone, Debug)]
@@ -44,12 +47,13 @@ pub struct Config {
     pub default_device: Device,
     /// The origins whose pages may read answers: `*`, or a list.
     pub cors_origins: Vec<String>,
-    /// How long a client may take to send a request head, or to begin the next one: [`HEAD_TIMEOUT`].
-    pub head_timeout: Duration,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
 }
 
-/// What [`Config::head_timeout`] is where nobody has a reason to choose otherwise.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a lookup keeps its place in the budget's queue for a client that has closed its sending side: it may be listening, or
+/// gone, and lookups are too dear to be made for nobody.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest request target (bytes).
 const TARGET_MAX: usize = 8 * 1024;
@@ -62,7 +66,7 @@ pub struct Edge {
     guard: Guard,
     cors: Cors,
     default_device: Device,
-    head_timeout: Duration,
+    timeouts: Timeouts,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
 }
@@ -176,7 +180,7 @@ impl Edge {
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
-            head_timeout: config.head_timeout,
+            timeouts: config.timeouts,
             figures_only: false,
         }
     }
@@ -191,7 +195,7 @@ impl Edge {
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
             default_device: Device::default(),
-            head_timeout: config.head_timeout,
+            timeouts: config.timeouts,
             figures_only: true,
         }
     }
@@ -200,7 +204,7 @@ impl Edge {
     ///
     /// What is answered at once is done with when this returns: the request is dropped before hyper reads on, and nothing is
     /// allocated for a wait that does not come.
-    fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
+    fn respond(self: &Arc<Self>, request: Request<Incoming>, visit: &Visit) -> Answering {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
         let lookup = match self.answer(&request, route, &facts) {
@@ -210,10 +214,15 @@ impl Edge {
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
             return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
         }
-        let edge = self.clone();
+        let (edge, watch, looking) = (self.clone(), visit.watch.clone(), visit.watch.looking());
         Answering::Later(Box::pin(async move {
+            let _looking = looking;
             let facts = Facts::read(request.headers());
-            let reply = match edge.avatars.lookup(&lookup.key, facts.ask).await {
+            let leaves = async {
+                watch.half_closed().await;
+                tokio::time::sleep(HALF_CLOSED_PATIENCE).await;
+            };
+            let reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {
                 Ok(found) => lookup.found(&found, &facts),
                 Err(unmet) => reply::unmet(&unmet),
             };

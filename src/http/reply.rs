@@ -367,7 +367,7 @@ fn success(picture: &Picture) -> Vec<u8> {
 }
 
 /// The gateway's envelope; `results` is JSON text.
-fn envelope(code: &str, message: &str, results: Option<&str>) -> String {
+pub(super) fn envelope(code: &str, message: &str, results: Option<&str>) -> String {
     let mut body = String::with_capacity(64 + code.len() + message.len());
     body.push_str("{\"code\":\"");
     go_json::escape(&mut body, code);

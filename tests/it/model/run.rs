@@ -1,5 +1,6 @@
 //! One history, lived through: processes over the same store and gateway, one step after the other.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,7 +138,7 @@ impl Scene {
         let (avatars, store, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
         let asks = key.clone();
         let client = process.runtime.spawn(async move {
-            let answer = avatars.lookup(&asks, ask).await;
+            let answer = avatars.lookup(&asks, ask, pending()).await;
             watch.answered(&store, &asks, ask, asked, &answer);
         });
         self.quiesce(process);

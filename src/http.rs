@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
@@ -26,6 +26,7 @@ mod guard;
 mod query;
 mod refusal;
 mod reply;
+mod throttle;
 mod watch;
 
 use connections::{Answering, Visit};
@@ -34,6 +35,7 @@ use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::Reply;
+use throttle::{Pace, Throttle};
 pub use watch::Timeouts;
 
 /// Who may ask, and what is assumed of a request.
@@ -67,6 +69,7 @@ pub struct Edge {
     cors: Cors,
     default_device: Device,
     timeouts: Timeouts,
+    throttle: Arc<Throttle>,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
 }
@@ -98,6 +101,8 @@ enum Turn {
     Answer(Reply),
     /// It asks for an avatar.
     Lookup(Lookup),
+    /// It does not carry accepted credentials.
+    Refuse,
 }
 
 /// A request for an avatar.
@@ -181,6 +186,7 @@ impl Edge {
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
             timeouts: config.timeouts,
+            throttle: Arc::default(),
             figures_only: false,
         }
     }
@@ -196,6 +202,7 @@ impl Edge {
             cors: Cors::new(&[]),
             default_device: Device::default(),
             timeouts: config.timeouts,
+            throttle: Arc::default(),
             figures_only: true,
         }
     }
@@ -210,6 +217,7 @@ impl Edge {
         let lookup = match self.answer(&request, route, &facts) {
             Turn::Answer(reply) => return Answering::Now(Some(self.finish(reply, route, &facts))),
             Turn::Lookup(lookup) => lookup,
+            Turn::Refuse => return self.refuse(request, visit),
         };
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
             return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
@@ -228,6 +236,30 @@ impl Edge {
             };
             edge.finish(reply, Route::of(request.uri().path()), &facts)
         }))
+    }
+
+    /// Answers a request without accepted credentials: the more wrong ones came from an address, the later.
+    fn refuse(self: &Arc<Self>, request: Request<Incoming>, visit: &Visit) -> Answering {
+        let finish = |edge: &Self, reply, request: &Request<Incoming>| {
+            edge.finish(reply, Route::of(request.uri().path()), &Facts::read(request.headers()))
+        };
+        // Browsers ask without credentials first; that is no guess.
+        if Facts::read(request.headers()).authorization.is_none() {
+            return Answering::Now(Some(finish(self, reply::unauthorized(), &request)));
+        }
+        self.metrics.http_credentials_refused.inc();
+        match self.throttle.wrong(visit.peer, Instant::now()) {
+            Pace::AtOnce => Answering::Now(Some(finish(self, reply::unauthorized(), &request))),
+            Pace::TooMany(retry_after) => Answering::Now(Some(finish(self, reply::guessing(retry_after), &request))),
+            Pace::After(delay, place) => {
+                let edge = self.clone();
+                Answering::Later(Box::pin(async move {
+                    tokio::time::sleep(delay).await;
+                    drop(place);
+                    finish(&edge, reply::unauthorized(), &request)
+                }))
+            }
+        }
     }
 
     /// What every reply goes through.
@@ -251,7 +283,7 @@ impl Edge {
         } else if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_MAX {
             reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.")
         } else if !self.is_open(route) && !self.guard.admits(facts) {
-            reply::unauthorized()
+            return Turn::Refuse;
         } else if !self.is_here(route) {
             reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.")
         } else if !matches!(*method, Method::GET | Method::HEAD) {

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -54,6 +55,7 @@ impl Future for Answering {
 
 /// What a request knows of the connection that it came on.
 pub(super) struct Visit {
+    pub(super) peer: IpAddr,
     pub(super) watch: Arc<Watch>,
 }
 
@@ -78,7 +80,7 @@ impl Edge {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => connections.open(stream),
+                    Ok((stream, peer)) => connections.open(stream, peer.ip()),
                     Err(error) => {
                         tracing::warn!(%error, "a connection cannot be accepted");
                         tokio::time::sleep(ACCEPT_REST).await;
@@ -124,7 +126,7 @@ impl Connections {
     }
 
     /// Answers one connection, in a task of its own.
-    fn open(&mut self, stream: TcpStream) {
+    fn open(&mut self, stream: TcpStream, peer: IpAddr) {
         let _ = stream.set_nodelay(true);
         let watch = Arc::new(Watch::new(self.ticker.clone()));
         self.watched.push(Arc::downgrade(&watch));
@@ -132,7 +134,7 @@ impl Connections {
         let (edge, builder) = (self.edge.clone(), self.builder.clone());
         self.tasks.spawn(async move {
             let _open = open;
-            converse(edge, builder, stream, Visit { watch }).await;
+            converse(edge, builder, stream, Visit { peer, watch }).await;
         });
     }
 

@@ -104,6 +104,15 @@ pub(super) fn unauthorized() -> Reply {
     reply
 }
 
+/// 429, and no further request on this connection: a guess costs at least the next one.
+pub(super) fn guessing(retry_after: Duration) -> Reply {
+    let message = "too many wrong credentials came from this address.";
+    let mut reply = error(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message);
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole(retry_after)));
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
 /// 405: not with this method.
 pub(super) fn not_allowed(allowed: &'static str) -> Reply {
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this address takes another method.");

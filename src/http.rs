@@ -27,6 +27,7 @@ mod query;
 mod refusal;
 mod reply;
 mod throttle;
+mod tls;
 mod watch;
 
 use connections::{Answering, Visit};
@@ -36,6 +37,7 @@ use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::Reply;
 use throttle::{Pace, Throttle};
+pub use tls::Identity;
 pub use watch::Timeouts;
 
 /// Who may ask, and what is assumed of a request.
@@ -51,6 +53,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How long clients may take.
     pub timeouts: Timeouts,
+    /// `https` alone, by this identity; without it `http` alone.
+    pub tls: Option<Identity>,
 }
 
 /// How long a lookup keeps its place in the budget's queue for a client that has closed its sending side: it may be listening, or
@@ -69,6 +73,7 @@ pub struct Edge {
     cors: Cors,
     default_device: Device,
     timeouts: Timeouts,
+    tls: Option<Identity>,
     throttle: Arc<Throttle>,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
@@ -186,6 +191,7 @@ impl Edge {
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
             timeouts: config.timeouts,
+            tls: config.tls.clone(),
             throttle: Arc::default(),
             figures_only: false,
         }
@@ -202,6 +208,7 @@ impl Edge {
             cors: Cors::new(&[]),
             default_device: Device::default(),
             timeouts: config.timeouts,
+            tls: None,
             throttle: Arc::default(),
             figures_only: true,
         }

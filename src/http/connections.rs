@@ -21,6 +21,8 @@ use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use super::Edge;
@@ -132,10 +134,22 @@ impl Connections {
         self.watched.push(Arc::downgrade(&watch));
         let open = Open::new(&self.edge.metrics.http_connections);
         let (edge, builder) = (self.edge.clone(), self.builder.clone());
-        self.tasks.spawn(async move {
-            let _open = open;
-            converse(edge, builder, stream, Visit { peer, watch }).await;
-        });
+        // Two tasks, so that a connection in plain text has no room for TLS.
+        match &self.edge.tls {
+            None => self.tasks.spawn(async move {
+                let _open = open;
+                converse(edge, builder, stream, Visit { peer, watch }).await;
+            }),
+            Some(identity) => {
+                let acceptor = identity.acceptor();
+                self.tasks.spawn(async move {
+                    let _open = open;
+                    if let Some(stream) = shake_hands(&acceptor, stream, &watch).await {
+                        converse(edge, builder, stream, Visit { peer, watch }).await;
+                    }
+                })
+            }
+        };
     }
 
     /// One more tick: every connection is looked at.
@@ -149,6 +163,20 @@ impl Connections {
             watch.tell(verdict);
         }
     }
+}
+
+/// Begins TLS, within the time for the first head. Who speaks something else is told so in TLS's words.
+async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, watch: &Watch) -> Option<TlsStream<TcpStream>> {
+    let mut accepting = pin!(acceptor.accept(stream));
+    let accepted = poll_fn(|context| {
+        watch.belongs_to(context.waker());
+        match watch.verdict() {
+            Verdict::Stay => accepting.as_mut().poll(context).map(Some),
+            Verdict::Retire | Verdict::End => Poll::Ready(None),
+        }
+    });
+    let accepted = accepted.await?;
+    accepted.inspect_err(|error| tracing::trace!(%error, "a connection did not come to TLS")).ok()
 }
 
 /// Answers the requests on a stream until its end, or until the watch has had enough.

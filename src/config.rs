@@ -181,6 +181,9 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     if let (Ok(listen), Ok(url)) = (&listen, &url) {
         checks::no_loop(settings, *listen, url);
     }
+    if let (Ok(url), Ok(Some(_))) = (&url, &ca) {
+        checks::authority_has_a_use(settings, url);
+    }
 
     let ((default_device, cors_origins), (warm_for, forget_after)) = (requests?, lifetimes?);
     let (rules, gateway_timeout) = (rules?, timeout?);

@@ -225,6 +225,13 @@ fn a_certificate_and_its_key_are_read_before_anything_starts() {
 }
 
 #[test]
+fn an_authority_for_a_gateway_without_certificates_is_a_mistake() {
+    let said = given(["serve", URL, "--gateway-ca=ca.pem"]).mistake();
+    assert!(said.starts_with("--gateway-ca: has no effect beside an http: gateway"), "{said}");
+    assert!(given(["serve", "--gateway-url=https://h", "--gateway-ca=ca.pem"]).mistakes().is_empty());
+}
+
+#[test]
 fn a_flag_beats_its_variable_which_is_as_good_as_the_flag() {
     let variable = given(["serve"])
         .with("AVATAR_PROXY_GATEWAY_URL", "http://variable")

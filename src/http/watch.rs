@@ -10,7 +10,7 @@
 //!   from one that has left; [`Watch::half_closed`] says that either is so.
 //!
 //! A request costs a few loads and stores here, and no timer: instants are ticks of one coarse clock per listener, which the
-//! listener moves on, and at each tick it looks at all of its connections. So everything comes up to an eighth late, and
+//! listener moves on, and at each tick it looks at all of its connections. So everything comes some ticks late, and
 //! nothing early.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,7 +59,9 @@ impl Ticker {
     pub(super) fn new(timeouts: Timeouts) -> Self {
         let shortest = timeouts.head.min(timeouts.keep_alive).min(timeouts.write);
         let period = (shortest / TICKS_PER_TIMEOUT).clamp(Duration::from_millis(1), Duration::from_secs(1));
-        let ticks = |timeout: Duration| u32::try_from(timeout.as_nanos() / period.as_nanos()).unwrap_or(u32::MAX / 4);
+        // Rounded up: a tick late, never early.
+        let ticks =
+            |timeout: Duration| u32::try_from(timeout.as_nanos().div_ceil(period.as_nanos())).unwrap_or(u32::MAX / 4);
         Self {
             now: AtomicU32::new(0),
             period,

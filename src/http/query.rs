@@ -94,6 +94,13 @@ impl<'a> Parameters<'a> {
         if header.is_empty() && self.device.is_none() {
             return Ok(Device::default());
         }
+        // Nearly every name is plain: nothing to decode, to trim or to object to.
+        if let Ok(name) = std::str::from_utf8(header)
+            && !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        {
+            return Device::new(name).map_err(|error| Invalid(Cow::Owned(error.to_string())));
+        }
         let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
         let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;
         let name = if header.trim().is_empty() { self.device.as_deref().unwrap_or_default() } else { &*header };

@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Instead: user-space instructions per hit, counted by valgrind
     #[arg(long, conflicts_with = "memory")]
     pub(crate) instructions: bool,
+    /// With --instructions: what is counted is what later runs are compared with
+    #[arg(long, requires = "instructions")]
+    pub(crate) record: bool,
     /// Instead: bytes per entry in memory, and how the process stays below its limit
     #[arg(long)]
     pub(crate) memory: bool,

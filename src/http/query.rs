@@ -46,7 +46,7 @@ impl<'a> Parameters<'a> {
     pub(super) fn read(query: &'a str, names: Names) -> Result<Self, Invalid> {
         let mut read = Self::default();
         // Nearly every query is plain, which one look tells for all of its parts.
-        let encoded = query.bytes().filter(|byte| matches!(byte, b'%' | b'+')).count() > 0;
+        let encoded = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
         let decode = |text| if encoded { decode(text, true) } else { Some(Cow::Borrowed(text)) };
         let mut rest = Some(query);
         while let Some(pairs) = rest {

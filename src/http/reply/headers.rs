@@ -54,7 +54,7 @@ impl Template {
         Self(headers)
     }
 
-    /// The same as [`reply`] and [`about`] make of it. Body and values are written into one buffer.
+    /// The same as [`super::reply`] and [`about`] make of it. Body and values are written into one buffer.
     pub(super) fn reply(&self, picture: &Picture, found: &Found) -> Reply {
         let mut text =
             Vec::with_capacity(SUCCESS_HEAD.len() + picture.results().len() + SUCCESS_END.len() + Told::ROOM);
@@ -63,6 +63,7 @@ impl Template {
         let told = Told::write(&mut text, found, Some(found.slot.tag));
         let text = Bytes::from(text);
         let mut headers = self.0.clone();
+        // In the order of `new`.
         let told = [None, Some(told.how), Some(told.age), told.max_age, None, told.tag];
         for (header, told) in headers.values_mut().zip(told) {
             if let Some(told) = told {

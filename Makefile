@@ -71,4 +71,4 @@ bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more:
 
 .PHONY: bench-instructions
 bench-instructions: ## instructions per hit, and whether they grew by more than 5 % since they were recorded; needs valgrind
-	$(CARGO) bench --locked --bench hits -- --instructions $(ARGS)
+	$(CARGO) bench --locked --bench hits -- --instructions

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use crate::compare::bare;
 use crate::load::{Ask, drive};
 use crate::machine::{Machine, reports, which};
-use crate::options::{Options, Which};
+use crate::options::{Counts, Options, Which};
 use crate::server::Server;
 use crate::{Outcome, origin};
 
@@ -27,13 +27,13 @@ const FEW: u64 = 2_000;
 const MORE: u64 = 12_000;
 
 /// What a hit is known to cost: one line per server. It stands in the repository, and a change that makes a hit cheaper or has
-/// good reason to make it dearer changes it: `make bench-instructions ARGS=--record`.
+/// good reason to make it dearer changes it: `make bench ARGS=--instructions=record`.
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/hits/recorded.txt");
 
 /// How much dearer than recorded a hit may be (per cent).
 const TOLERANCE: i64 = 5;
 
-pub(crate) fn run(options: &Options) -> Outcome {
+pub(crate) fn run(options: &Options, then: Counts) -> Outcome {
     for (tool, package) in [("valgrind", "valgrind"), ("callgrind_control", "valgrind")] {
         which(tool).ok_or_else(|| format!("{tool} is not installed: apt-get install {package}"))?;
     }
@@ -63,10 +63,11 @@ pub(crate) fn run(options: &Options) -> Outcome {
         count("avatar-proxy", &server)?;
     }
     println!("Where they went: callgrind_annotate {}", folder.join("callgrind.avatar-proxy.3").display());
-    if options.record {
+    if then == Counts::Record {
         // What is not counted this time stays as it was.
         let all = recorded.into_iter().chain(counts).collect::<BTreeMap<_, _>>();
-        fs::write(RECORDED, all.iter().map(|(name, count)| format!("{name} {count}\n")).collect::<String>())?;
+        let lines: Vec<String> = all.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
+        fs::write(RECORDED, lines.concat())?;
         println!("Recorded in {RECORDED}");
         return Ok(());
     }
@@ -80,7 +81,7 @@ fn compare(name: &str, count: i64, recorded: Option<i64>) -> Outcome {
     };
     Err(format!(
         "a hit on {name} takes {count} instructions, more than {TOLERANCE} % above the {recorded} that are recorded; if there is \
-         good reason for that, record it: make bench-instructions ARGS=--record"
+         good reason for that, record it: make bench ARGS=--instructions=record"
     )
     .into())
 }

@@ -68,3 +68,7 @@ demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 .PHONY: bench
 bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
 	$(CARGO) bench --locked --bench hits -- $(ARGS)
+
+.PHONY: bench-instructions
+bench-instructions: ## instructions per hit, and whether they grew by more than 5 % since they were recorded; needs valgrind
+	$(CARGO) bench --locked --bench hits -- --instructions

@@ -42,7 +42,7 @@ pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
 use memory::Memory;
-pub use memory::{History, Slot};
+pub use memory::{History, Slot, tag_of};
 use touches::Touches;
 
 /// How answers are kept.

@@ -35,7 +35,7 @@ use cors::Cors;
 use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
-use reply::Reply;
+use reply::{Reply, Template};
 use throttle::{Pace, Throttle};
 pub use tls::Identity;
 pub use watch::Timeouts;
@@ -69,6 +69,7 @@ pub struct Edge {
     avatars: Avatars,
     metrics: Arc<Metrics>,
     requests: Requests,
+    template: Template,
     guard: Guard,
     cors: Cors,
     default_device: Device,
@@ -91,11 +92,11 @@ impl Requests {
         Self { hits: all.with_label_values(&[Route::UserAvatar.as_str(), StatusCode::OK.as_str()]), all }
     }
 
-    fn count(&self, route: Route<'_>, status: StatusCode) {
-        if route == Route::UserAvatar && status == StatusCode::OK {
+    fn count(&self, route: Option<Route<'_>>, status: StatusCode) {
+        if route == Some(Route::UserAvatar) && status == StatusCode::OK {
             self.hits.inc();
         } else {
-            self.all.with_label_values(&[route.as_str(), status.as_str()]).inc();
+            self.all.with_label_values(&[route.map_or("unknown", Route::as_str), status.as_str()]).inc();
         }
     }
 }
@@ -127,15 +128,15 @@ enum Form {
 
 impl Lookup {
     /// The reply with what was found.
-    fn found(&self, found: &Found, facts: &Facts<'_>) -> Reply {
+    fn found(&self, found: &Found, facts: &Facts<'_>, template: &Template) -> Reply {
         match self.form {
-            Form::Gateway => reply::avatar(found, facts),
+            Form::Gateway => reply::avatar(found, facts, template),
             Form::Native => reply::native(found, &self.key, facts),
         }
     }
 }
 
-/// Where a request goes.
+/// Where a request goes, as far as there is such a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Route<'a> {
     UserAvatar,
@@ -143,26 +144,28 @@ enum Route<'a> {
     Metrics,
     Health,
     Ready,
-    Unknown,
 }
 
 impl<'a> Route<'a> {
     /// Fixed paths match as the gateway's router does: letter case and a trailing slash do not matter.
-    fn of(path: &'a str) -> Self {
+    fn of(path: &'a str) -> Option<Self> {
+        const USER_AVATAR: &str = "/user/avatar";
         const FIXED: [(&str, Route<'static>); 4] = [
-            ("/user/avatar", Route::UserAvatar),
+            (USER_AVATAR, Route::UserAvatar),
             ("/metrics", Route::Metrics),
             ("/health", Route::Health),
             ("/ready", Route::Ready),
         ];
+        // As nearly everybody writes it.
+        if path == USER_AVATAR {
+            return Some(Route::UserAvatar);
+        }
         let bare = path.strip_suffix('/').unwrap_or(path);
         if let Some((_, route)) = FIXED.iter().find(|(fixed, _)| bare.eq_ignore_ascii_case(fixed)) {
-            return *route;
+            return Some(*route);
         }
-        match bare.strip_prefix("/avatars/") {
-            Some(jid) if !jid.is_empty() && !jid.contains('/') => Route::Avatar(jid),
-            _ => Route::Unknown,
-        }
+        let jid = bare.strip_prefix("/avatars/").filter(|jid| !jid.is_empty() && !jid.contains('/'))?;
+        Some(Route::Avatar(jid))
     }
 
     /// The word in metrics.
@@ -173,7 +176,6 @@ impl<'a> Route<'a> {
             Route::Metrics => "/metrics",
             Route::Health => "/health",
             Route::Ready => "/ready",
-            Route::Unknown => "unknown",
         }
     }
 }
@@ -186,6 +188,7 @@ impl Edge {
         Self {
             avatars,
             requests: Requests::new(&metrics),
+            template: Template::new(),
             metrics,
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
@@ -203,6 +206,7 @@ impl Edge {
         Self {
             avatars,
             requests: Requests::new(&metrics),
+            template: Template::new(),
             metrics,
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
@@ -227,7 +231,7 @@ impl Edge {
             Turn::Refuse => return self.refuse(request, visit),
         };
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
-            return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
+            return Answering::Now(Some(self.finish(lookup.found(&found, &facts, &self.template), route, &facts)));
         }
         let (edge, watch, looking) = (self.clone(), visit.watch.clone(), visit.watch.looking());
         Answering::Later(Box::pin(async move {
@@ -238,7 +242,7 @@ impl Edge {
                 tokio::time::sleep(HALF_CLOSED_PATIENCE).await;
             };
             let reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {
-                Ok(found) => lookup.found(&found, &facts),
+                Ok(found) => lookup.found(&found, &facts, &edge.template),
                 Err(unmet) => reply::unmet(&unmet),
             };
             edge.finish(reply, Route::of(request.uri().path()), &facts)
@@ -270,14 +274,14 @@ impl Edge {
     }
 
     /// What every reply goes through.
-    fn finish(&self, mut reply: Reply, route: Route<'_>, facts: &Facts<'_>) -> Reply {
+    fn finish(&self, mut reply: Reply, route: Option<Route<'_>>, facts: &Facts<'_>) -> Reply {
         self.cors.expose(facts, reply.headers_mut());
         self.requests.count(route, reply.status());
         reply
     }
 
     /// The pipeline.
-    fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Turn {
+    fn answer(&self, request: &Request<Incoming>, route: Option<Route<'_>>, facts: &Facts<'_>) -> Turn {
         let (method, uri) = (request.method(), request.uri());
         if !facts.host_is_proper(request.version()) {
             return Turn::Answer(reply::malformed("a request has one Host, with a valid name."));
@@ -291,36 +295,32 @@ impl Edge {
             reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.")
         } else if !self.is_open(route) && !self.guard.admits(facts) {
             return Turn::Refuse;
-        } else if !self.is_here(route) {
-            reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address.")
-        } else if !matches!(*method, Method::GET | Method::HEAD) {
-            reply::not_allowed("GET, HEAD")
         } else {
-            match route {
-                Route::UserAvatar => return self.user_avatar(uri, facts),
-                Route::Avatar(jid) => return self.avatar(uri, facts, jid),
-                Route::Metrics => {
+            match route.filter(|&route| self.has(route)) {
+                None => reply::error(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address."),
+                Some(_) if !matches!(*method, Method::GET | Method::HEAD) => reply::not_allowed("GET, HEAD"),
+                Some(Route::UserAvatar) => return self.user_avatar(uri, facts),
+                Some(Route::Avatar(jid)) => return self.avatar(uri, facts, jid),
+                Some(Route::Metrics) => {
                     self.avatars.measure();
                     reply::document(Metrics::content_type(), self.metrics.render())
                 }
-                Route::Ready if !self.is_ready() => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-                Route::Health | Route::Ready | Route::Unknown => reply::text(StatusCode::OK, "OK"),
+                Some(Route::Ready) if !self.is_ready() => {
+                    reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+                }
+                Some(Route::Health | Route::Ready) => reply::text(StatusCode::OK, "OK"),
             }
         })
     }
 
-    /// Whether a route needs no credentials.
-    fn is_open(&self, route: Route<'_>) -> bool {
-        self.figures_only || matches!(route, Route::Health | Route::Ready)
+    /// Whether an address needs no credentials.
+    fn is_open(&self, route: Option<Route<'_>>) -> bool {
+        self.figures_only || matches!(route, Some(Route::Health | Route::Ready))
     }
 
     /// Whether this listener has the route.
-    fn is_here(&self, route: Route<'_>) -> bool {
-        match route {
-            Route::UserAvatar | Route::Avatar(_) => !self.figures_only,
-            Route::Metrics | Route::Health | Route::Ready => true,
-            Route::Unknown => false,
-        }
+    fn has(&self, route: Route<'_>) -> bool {
+        !self.figures_only || matches!(route, Route::Metrics | Route::Health | Route::Ready)
     }
 
     /// `GET /user/avatar`, the gateway's own endpoint.
@@ -360,12 +360,12 @@ mod tests {
     #[test]
     fn routes_match_as_the_gateways_do() {
         for path in ["/user/avatar", "/User/Avatar", "/user/avatar/"] {
-            assert_eq!(Route::of(path), Route::UserAvatar, "{path}");
+            assert_eq!(Route::of(path), Some(Route::UserAvatar), "{path}");
         }
         for path in ["/user/avatar//", "/user/avatars", "/user%2Favatar", "/avatars/", "/avatars/a/b", "/", "", "*"] {
-            assert_eq!(Route::of(path), Route::Unknown, "{path}");
+            assert_eq!(Route::of(path), None, "{path}");
         }
-        assert_eq!(Route::of("/avatars/1@g.us"), Route::Avatar("1@g.us"));
-        assert_eq!(Route::of("/ready/"), Route::Ready);
+        assert_eq!(Route::of("/avatars/1@g.us"), Some(Route::Avatar("1@g.us")));
+        assert_eq!(Route::of("/ready/"), Some(Route::Ready));
     }
 }

@@ -178,7 +178,7 @@ impl Scene {
             }
             Step::Picture(person) => self.script.picture(jid(person)),
             Step::Gone(person, reason) => self.script.gone(jid(person), reason),
-            Step::Odd(person, reason) => self.script.odd(jid(person), reason),
+            Step::Odd(person, reason, times) => self.script.odd(jid(person), reason, times),
             Step::Mood(device, mood) => self.script.mood(steps::device(device), mood),
             Step::Hold { known } => self.script.hold(known),
             Step::Release => self.script.release(),

@@ -180,6 +180,26 @@ async fn one_odd_answer_does_not_replace_what_was_seen_while_the_store_was_away(
 }
 
 #[tokio::test]
+async fn what_was_seen_while_the_store_was_away_ends_a_doubt_from_before() {
+    for first in [Reply::NotSet, Reply::Present] {
+        let path = Path::new().await;
+        let ada = path.gateway.person("999001").picture("17").replies(first);
+        path.look("999001", Ask::default()).await;
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(true);
+        ada.replies(Reply::Present);
+        path.clock.advance(NO_LONGER_RECENT);
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(false);
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        assert_eq!(id(&path.look("999001", NO_CACHE).await), "17", "one odd answer is not a removal");
+    }
+}
+
+#[tokio::test]
 async fn nothing_dead_is_served_without_the_store_either() {
     let path = Path::new().await;
     path.gateway.person("999001").picture("17");

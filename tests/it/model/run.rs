@@ -211,8 +211,8 @@ impl Scene {
         for number in 0..steps::DEVICES {
             let key = steps::key(number, 0, false);
             let before = self.watch.count(&key);
-            // An odd answer that was still to come, and what confirms one.
-            for _ in 0..3 {
+            // A look that is too recent for another, two odd answers that were still to come, and what confirms one.
+            for _ in 0..5 {
                 self.ask(process, key.clone(), Ask { no_cache: true, only_if_cached: false });
                 self.pass(process, Duration::from_secs(120), 8);
             }

@@ -40,7 +40,7 @@ soak: soak-floods soak-model fuzz ## what takes long: the next three
 
 .PHONY: soak-floods
 soak-floods: ## floods of cold keys and invented devices
-	$(CARGO) test --locked --test it -- --ignored --nocapture soak::
+	$(CARGO) test --locked --release --test it -- --ignored --nocapture soak::
 
 .PHONY: soak-model
 soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000

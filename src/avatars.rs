@@ -363,8 +363,8 @@ impl Avatars {
         let longest = self.0.config.gateway_timeout + GRACE;
         let why = |source| match source {
             _ if ask.no_cache => Why::Request,
-            Source::Looked { stale: true } => Why::Stale,
-            Source::Looked { stale: false } | Source::Kept => Why::Miss,
+            Source::Looked { stale: true, .. } => Why::Stale,
+            Source::Looked { stale: false, .. } | Source::Kept => Why::Miss,
         };
         let _waiting = Waiting::new(&self.0.metrics.lookups_waiting);
         let mut leaves = pin!(leaves);
@@ -385,7 +385,7 @@ impl Avatars {
                     }
                     self.touched(key, &slot, now);
                     let met = match source {
-                        Source::Looked { .. } => Met::Asked { why: why(source), collapsed },
+                        Source::Looked { stored, .. } => Met::Asked { why: why(source), collapsed, stored },
                         Source::Kept if ask.no_cache => Met::Recent,
                         Source::Kept => Met::Store,
                     };

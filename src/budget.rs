@@ -238,10 +238,10 @@ impl Budget {
         self.0.lock().gateway_refuses(self.0.now())
     }
 
-    /// When `device` last got a picture out of the gateway, in this process.
+    /// When `device` last got a picture out of the gateway, in this process; rather too early where the wall clock was set since.
     #[must_use]
     pub fn succeeded_at(&self, device: &Device) -> Option<Timestamp> {
-        self.0.lock().succeeded_at(device)
+        self.0.lock().succeeded_at(device, self.0.now())
     }
 
     /// Learns from how a lookup ended that was started. Durable when it returns, if the store answers.

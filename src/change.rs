@@ -3,9 +3,10 @@
 //! The rules, each with a test below:
 //! * The first believed observation is a baseline, not a change.
 //! * An id is taken only from a look that started after the last applied one ended ([`Token`]s order them). A look that
-//!   overlapped another and disagrees with what is believed records nothing and asks for another look.
+//!   overlapped another and disagrees with it records nothing and asks for another look.
 //! * A negative outcome is believed after a second negative look that started at least `confirm_after` after the first ended;
-//!   "not registered", which a troubled gateway says of everybody, only if the device had a success in between.
+//!   "not registered", which a troubled gateway says of everybody, only if the device had a success in between. Any picture
+//!   seen after the first ends the doubt, also one from a look that overlapped it.
 //! * A preview alone never makes a change: should it show another id, the full picture is looked at; if that one did not
 //!   change, the preview's id is remembered as its twin.
 //! * A failure never gets here.
@@ -35,7 +36,8 @@ pub struct State {
     pub recorded: Option<Recorded>,
     /// A negative outcome seen and not yet believed.
     doubt: Option<Doubt>,
-    /// A preview's id that waits for a look at the full picture.
+    /// An id that waits for a look at the full picture: a preview's, or, while a negative outcome is believed, one seen by a look
+    /// that overlapped another.
     stray: Option<String>,
     /// An id under which previews show the recorded full picture.
     twin: Option<String>,
@@ -163,21 +165,22 @@ pub struct Circumstances<'a> {
 pub fn observe(state: &State, seen: &Observation, around: Circumstances<'_>) -> Verdict {
     let mut next = state.clone();
     let overlapped = seen.start <= around.applied;
-    let mut verdict = match &seen.outcome {
-        Outcome::Present(_) => match seen.outcome.id() {
-            Some(id) => next.present(id, seen, overlapped, around),
-            // An answer without an id says nothing about changes.
-            None => Step::quiet(Standing::Believed { repeats: 0 }),
-        },
+    let step = match &seen.outcome {
+        Outcome::Present(_) => {
+            if let Some(id) = seen.outcome.id() {
+                next.present(id, seen, overlapped, around)
+            } else {
+                // An answer without an id says nothing about changes, but there is a picture.
+                next.doubt = None;
+                Step::quiet(Standing::Believed { repeats: 0 })
+            }
+        }
         Outcome::Negative(negative) => next.negative(negative.reason, seen, overlapped, around),
     };
-    if matches!(verdict.standing, Standing::Overlapped) {
-        next = state.clone();
-        verdict.change = None;
-    } else {
+    if step.standing != Standing::Overlapped {
         next.looks = next.looks.saturating_add(1);
     }
-    Verdict { state: next, standing: verdict.standing, change: verdict.change, look_at_full: verdict.look_at_full }
+    Verdict { state: next, standing: step.standing, change: step.change, look_at_full: step.look_at_full }
 }
 
 struct Step {
@@ -195,23 +198,29 @@ impl Step {
 impl State {
     fn present(&mut self, id: &str, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
         let sure = Standing::Believed { repeats: 0 };
+        // Whichever of two looks that overlapped was the later one: there was a picture to be seen, and if the person is gone,
+        // two looks after this one will say so.
+        let doubted = self.doubt.take().is_some();
         let known = self.recorded.as_ref().map(|recorded| &recorded.belief);
         let agrees = matches!(known, Some(Belief::Id(held)) if held == id);
         let as_twin = seen.variant.preview && self.twin.as_deref() == Some(id) && matches!(known, Some(Belief::Id(_)));
         if agrees || as_twin {
-            if !overlapped {
-                self.doubt = None;
-                if !seen.variant.preview {
-                    self.twin = self.stray.take().or(self.twin.take());
-                }
-                self.still_holds(seen.ended_at);
+            if overlapped {
+                return Step::quiet(if doubted { Standing::Overlapped } else { sure });
             }
+            if !seen.variant.preview {
+                self.twin = self.stray.take().or(self.twin.take());
+            }
+            self.still_holds(seen.ended_at);
             return Step::quiet(sure);
         }
         if overlapped {
+            if matches!(known, Some(Belief::Negative(_))) {
+                // Nor is this one taken back by one odd answer.
+                self.stray = Some(id.to_owned());
+            }
             return Step::quiet(Standing::Overlapped);
         }
-        self.doubt = None;
         if seen.variant.preview && self.recorded.is_some() {
             self.stray = Some(id.to_owned());
             return Step { standing: sure, change: None, look_at_full: true };
@@ -223,7 +232,7 @@ impl State {
     fn negative(&mut self, reason: Reason, seen: &Observation, overlapped: bool, around: Circumstances<'_>) -> Step {
         let now = seen.ended_at;
         if let Some(Recorded { belief: Belief::Negative(held), repeats, .. }) = &mut self.recorded
-            // A preview that shows a picture again is not taken back by one odd answer.
+            // A picture that was seen again, though it is not believed yet, is not taken back by one odd answer.
             && self.stray.is_none()
         {
             if overlapped {

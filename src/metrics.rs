@@ -144,6 +144,8 @@ metrics! {
     store_seconds: HistogramVec = "store_seconds" ["operation"] in LATENCY;
     /// Failures of the store, by operation.
     store_errors: IntCounterVec = "store_errors_total" ["operation"];
+    /// Reads that met a damaged record, which counts as absent until a look writes it anew.
+    store_damaged: IntCounter = "store_damaged_total";
     /// People and groups dropped because nobody asked for them for long.
     forgotten: IntCounter = "forgotten_total";
     /// Avatar changes noticed, by kind.

@@ -13,7 +13,8 @@ pub enum Unreadable {
     #[error("record format {0} is newer than this program")]
     Newer(u8),
     /// Not a record.
-    #[error("not a record: {0}")]
+    // What the decoder says would quote the record: it is the source and not in the text, which may be logged.
+    #[error("not a record")]
     Corrupt(#[from] rmp_serde::decode::Error),
 }
 
@@ -36,4 +37,17 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], known: u8) -> Result<T, Un
         return Err(Unreadable::Newer(format));
     }
     Ok(rmp_serde::from_slice(bytes)?)
+}
+
+/// What was read, if anything can be: a damaged record counts as absent, so that a look may write it anew. One of a newer program
+/// stays as it is.
+///
+/// # Errors
+/// When a newer program wrote it.
+pub(crate) fn unless_damaged<T>(read: Result<T, Unreadable>) -> Result<Option<T>, Unreadable> {
+    match read {
+        Ok(record) => Ok(Some(record)),
+        Err(Unreadable::Corrupt(_)) => Ok(None),
+        Err(newer @ Unreadable::Newer(_)) => Err(newer),
+    }
 }

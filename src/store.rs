@@ -27,7 +27,7 @@ pub enum StoreError {
     /// The engine failed or cannot be reached; trying again later may help.
     #[error("the store failed: {0}")]
     Unavailable(String),
-    /// A record cannot be read: it is damaged or from a newer program.
+    /// A record cannot be read, because a newer program wrote it.
     #[error("a stored record cannot be read: {0}")]
     Unreadable(#[from] crate::record::Unreadable),
 }
@@ -48,6 +48,8 @@ pub struct Held {
     pub revision: Token,
     /// When somebody last asked for the key.
     pub requested_at: Option<Timestamp>,
+    /// A record was damaged and counts as absent: the next look writes it anew.
+    pub damaged: bool,
 }
 
 /// A look may start: its token, and what was held at that moment.

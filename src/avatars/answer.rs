@@ -41,6 +41,8 @@ pub enum Met {
         why: Why,
         /// Whether somebody else's lookup was shared.
         collapsed: bool,
+        /// Whether the answer is in the store; if not, it is in memory alone and would not survive a restart.
+        stored: bool,
     },
     /// `no-cache`, but the last look is very recent.
     Recent,

@@ -37,6 +37,8 @@ pub(super) enum Source {
     Looked {
         /// Whether something was held that is dead, or not fresh enough.
         stale: bool,
+        /// Whether what it said is in the store, and not in memory alone.
+        stored: bool,
     },
 }
 
@@ -285,7 +287,7 @@ mod tests {
     fn failure() -> Ending {
         let reply = Envelope { status: 500, code: "C".into(), message: "m".into(), results: None };
         let failure = Failure { class: Class::Passing, retry: false, reply, detail: "d".into() };
-        Ending::Failed(Arc::new(failure), Duration::from_secs(2), Source::Looked { stale: false })
+        Ending::Failed(Arc::new(failure), Duration::from_secs(2), Source::Looked { stale: false, stored: false })
     }
 
     #[tokio::test]

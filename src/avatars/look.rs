@@ -44,8 +44,8 @@ impl Inner {
             Err(refusal) => Ending::GaveUp(refusal),
             Ok(Ok((outcome, look))) => {
                 self.endings.succeeded(key);
-                let slot = self.record(key, outcome, look, pilot.is_wanted()).await;
-                Ending::Done(slot, Source::Looked { stale })
+                let (slot, stored) = self.record(key, outcome, look, pilot.is_wanted()).await;
+                Ending::Done(slot, Source::Looked { stale, stored })
             }
             Ok(Err(failure)) => {
                 tracing::debug!(?key, class = failure.class.as_str(), detail = %failure.detail, "a lookup failed");
@@ -55,7 +55,7 @@ impl Inner {
                     (Duration::ZERO, Some(refusal)) => refusal.retry_after(),
                     (rest, _) => rest,
                 };
-                Ending::Failed(failure, rest, Source::Looked { stale })
+                Ending::Failed(failure, rest, Source::Looked { stale, stored: false })
             }
         }
     }
@@ -129,8 +129,8 @@ impl Inner {
         Ok(result.map(|outcome| (outcome, look)))
     }
 
-    /// Records what a look brought, and takes it into memory.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> Arc<Slot> {
+    /// Records what a look brought, and takes it into memory; false if it is held there alone.
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Arc<Slot>, bool) {
         let now = self.clock.now();
         let rules = &self.config.rules;
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
@@ -145,16 +145,18 @@ impl Inner {
             seen.start = start;
             let entropy = entropy();
             for _ in 0..APPLY_TRIES {
-                let verdict = change::observe(
-                    &held.state,
-                    &seen,
-                    Circumstances {
-                        applied: held.revision,
-                        device_succeeded_at: self.budget.succeeded_at(&key.subject.device),
-                        entropy,
-                        rules,
-                    },
-                );
+                let around = Circumstances {
+                    applied: held.revision,
+                    device_succeeded_at: self.budget.succeeded_at(&key.subject.device),
+                    entropy,
+                    rules,
+                };
+                let state = match self.unrecorded(key, held.entry.as_ref(), now) {
+                    // It has no token of the store's, and counts as a look that overlapped: it makes no change, and ends a doubt.
+                    Some(unrecorded) => change::observe(&held.state, &unrecorded, around).state,
+                    None => held.state.clone(),
+                };
+                let verdict = change::observe(&state, &seen, around);
                 let previous = self.last_known(key, held.entry.as_ref(), &seen);
                 let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
                 let write = Write {
@@ -168,7 +170,9 @@ impl Inner {
                     siblings_due: verdict.change.is_some().then_some(now),
                 };
                 match self.store.apply(write).await {
-                    Ok(Applied::Done(_)) => return self.applied(key, &held, &verdict, entry, wanted.then_some(now)),
+                    Ok(Applied::Done(_)) => {
+                        return (self.applied(key, &held, &verdict, entry, wanted.then_some(now)), true);
+                    }
                     Ok(Applied::Conflict(present)) => held = *present,
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
@@ -177,7 +181,21 @@ impl Inner {
                 }
             }
         }
-        self.keep_in_memory(key, seen, jitter)
+        (self.keep_in_memory(key, seen, jitter), false)
+    }
+
+    /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.
+    fn unrecorded(&self, key: &Key, held: Option<&Entry>, now: Timestamp) -> Option<Observation> {
+        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(now))?;
+        let at = slot.entry.checked_at;
+        let outcome = slot.entry.outcome.clone();
+        held.is_none_or(|held| held.checked_at < at).then_some(Observation {
+            variant: key.variant,
+            outcome,
+            start: Token::default(),
+            started_at: at,
+            ended_at: at,
+        })
     }
 
     /// What was known before a look: what the store holds, unless only memory knows of a picture that lives, because the store

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
+use super::ledger::Now;
 use crate::clock::Timestamp;
 use crate::outcome::Failure;
 use crate::store::DeviceRecord;
@@ -94,7 +95,8 @@ pub(super) struct DeviceState {
     /// Those of them that have not asked the gateway yet.
     pub(super) reserved: usize,
     pub(super) hold: Option<Hold>,
-    pub(super) succeeded_at: Option<Timestamp>,
+    /// When it last got a picture.
+    pub(super) succeeded_at: Option<Now>,
 }
 
 impl DeviceState {

@@ -72,7 +72,7 @@ impl Ledger {
             Ok(outcome) => {
                 known.hold = None;
                 if matches!(outcome, Outcome::Present(_)) {
-                    known.succeeded_at = Some(now.wall);
+                    known.succeeded_at = Some(now);
                 }
                 let exists = !matches!(outcome, Outcome::Negative(no) if no.reason == Reason::Unregistered);
                 exists && known.prove()

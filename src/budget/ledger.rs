@@ -166,8 +166,11 @@ impl Ledger {
         self.gateway.as_ref().is_some_and(|hold| matches!(hold.ask(now.steady), Held::Answer(..)))
     }
 
-    pub(super) fn succeeded_at(&self, device: &Device) -> Option<Timestamp> {
-        self.devices.get(device)?.succeeded_at
+    /// By the wall clock as it goes now, or as it went then if that is earlier: a clock that was set must not make an old
+    /// success a late one.
+    pub(super) fn succeeded_at(&self, device: &Device, now: Now) -> Option<Timestamp> {
+        let then = self.devices.get(device)?.succeeded_at?;
+        Some(then.wall.min(now.wall - now.steady.saturating_sub(then.steady)))
     }
 
     /// A device that now has a lane of its own takes along those who wait for it, what is under way and what the shared bucket

@@ -98,6 +98,22 @@ fn one_odd_answer_is_no_removal() {
 }
 
 #[test]
+fn a_picture_seen_by_a_look_that_overlapped_a_doubt_ends_it() {
+    for (seen, variant) in [("a", PREVIEW), ("b", FULL), ("", FULL)] {
+        let mut story = Story::new();
+        story.look(0, id("a"));
+        let (odd, picture) = (story.start(), story.start());
+        assert!(matches!(story.end(100, odd, FULL, none(Reason::Hidden)).standing, Standing::Doubted { .. }));
+        let verdict = story.end(101, picture, variant, id(seen));
+        let belief = &verdict.state.recorded.as_ref().unwrap().belief;
+        assert_eq!((told(&verdict), belief), (None, &Belief::Id("a".into())));
+        assert!(seen.is_empty() || verdict.standing == Standing::Overlapped, "another look is asked for");
+        let next = story.look(200, none(Reason::Hidden)).standing;
+        assert_eq!(next, Standing::Doubted { look_at: at(260), looks: 1 }, "{seen:?}");
+    }
+}
+
+#[test]
 fn not_registered_is_believed_only_of_a_gateway_that_works() {
     let mut story = Story::new();
     story.look(0, id("a"));
@@ -150,6 +166,19 @@ fn a_preview_that_came_back_is_not_taken_back_by_one_odd_answer() {
     let confirmed = story.preview(310, none(Reason::NotSet));
     assert_eq!((told(&confirmed), confirmed.standing), (None, Standing::Believed { repeats: 1 }));
     assert_eq!(story.look(400, none(Reason::NotSet)).standing, Standing::Believed { repeats: 2 });
+}
+
+#[test]
+fn a_picture_that_came_back_in_a_look_that_overlapped_is_not_taken_back_by_one_odd_answer() {
+    let mut story = Story::new();
+    story.look(0, none(Reason::Hidden));
+    let start = story.start();
+    story.look(100, none(Reason::Hidden));
+    let seen = story.end(101, start, FULL, id("a"));
+    assert_eq!((told(&seen), seen.standing), (None, Standing::Overlapped));
+    assert_eq!(story.look(102, none(Reason::Hidden)).standing, Standing::Doubted { look_at: at(162), looks: 1 });
+    assert_eq!(told(&story.look(103, id("a"))), Some((Kind::Set, None, Some("a"), 1)));
+    assert_eq!(story.state.stray, None);
 }
 
 #[test]

@@ -147,6 +147,13 @@ impl Measured {
         self.hangs.fetch_or(late, Ordering::Relaxed);
     }
 
+    fn damaged(&self, held: &Held) {
+        if held.damaged {
+            self.metrics.store_damaged.inc();
+            tracing::warn!("a damaged record counts as absent until a look writes it anew");
+        }
+    }
+
     fn works(&self) {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Standing::Fails(since) = *standing {
@@ -161,11 +168,15 @@ impl Measured {
 #[async_trait]
 impl Store for Measured {
     async fn find(&self, key: &Key) -> Result<Held, StoreError> {
-        self.measure("find", self.store.find(key)).await
+        let held = self.measure("find", self.store.find(key)).await?;
+        self.damaged(&held);
+        Ok(held)
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
-        self.measure("claim", self.store.claim(key)).await
+        let claim = self.measure("claim", self.store.claim(key)).await?;
+        self.damaged(&claim.held);
+        Ok(claim)
     }
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {

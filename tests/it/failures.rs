@@ -3,6 +3,7 @@
 
 mod credentials;
 mod device;
+mod dying;
 mod live;
 mod nonsense;
 mod outcomes;

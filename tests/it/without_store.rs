@@ -109,27 +109,30 @@ impl Path {
     }
 }
 
-fn asked(why: Why) -> Met {
-    Met::Asked { why, collapsed: false }
+fn asked(why: Why, stored: bool) -> Met {
+    Met::Asked { why, collapsed: false, stored }
 }
 
 #[tokio::test]
 async fn lookups_go_on_and_record_nothing_while_the_store_is_away() {
     let path = Path::new().await;
     let ada = path.gateway.person("999001").picture("17");
-    assert_eq!(path.look("999001", Ask::default()).await.met, asked(Why::Miss));
+    assert_eq!(path.look("999001", Ask::default()).await.met, asked(Why::Miss, true));
     let recorded = path.store.find(&key("999001")).await.unwrap();
 
     path.store.fail(true);
     assert_eq!(path.look("999001", Ask::default()).await.met, Met::Memory);
     // Cold: from the gateway, and from then on from memory.
     let cold = path.look("999002", Ask::default()).await;
-    assert_eq!((cold.met.clone(), path.look("999002", Ask::default()).await.met), (asked(Why::Miss), Met::Memory));
+    assert_eq!(
+        (cold.met.clone(), path.look("999002", Ask::default()).await.met),
+        (asked(Why::Miss, false), Met::Memory)
+    );
     // Changed: shown, and not recorded.
     ada.picture("18");
     path.clock.advance(NO_LONGER_RECENT);
     let changed = path.look("999001", NO_CACHE).await;
-    assert_eq!((changed.met.clone(), id(&changed).as_str()), (asked(Why::Request), "18"));
+    assert_eq!((changed.met.clone(), id(&changed).as_str()), (asked(Why::Request, false), "18"));
     assert_eq!(id(&path.look("999001", Ask::default()).await), "18");
     assert_eq!(path.metrics.store_up.get(), 0);
     assert!(path.metrics.store_errors.with_label_values(&["find"]).get() > 0);
@@ -175,6 +178,26 @@ async fn one_odd_answer_does_not_replace_what_was_seen_while_the_store_was_away(
     assert_eq!(id(&path.look("999001", NO_CACHE).await), "17");
     path.clock.advance(Duration::from_secs(60));
     assert_eq!(id(&path.look("999001", NO_CACHE).await), "not_set", "the second look is believed");
+}
+
+#[tokio::test]
+async fn what_was_seen_while_the_store_was_away_ends_a_doubt_from_before() {
+    for first in [Reply::NotSet, Reply::Present] {
+        let path = Path::new().await;
+        let ada = path.gateway.person("999001").picture("17").replies(first);
+        path.look("999001", Ask::default()).await;
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(true);
+        ada.replies(Reply::Present);
+        path.clock.advance(NO_LONGER_RECENT);
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(false);
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        assert_eq!(id(&path.look("999001", NO_CACHE).await), "17", "one odd answer is not a removal");
+    }
 }
 
 #[tokio::test]

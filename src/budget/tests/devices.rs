@@ -223,9 +223,26 @@ async fn invented_devices_leave_nothing_behind() {
     let ledger = desk.budget.0.lock();
     let (devices, lanes) = ledger.sizes();
     assert!(devices <= 10_000 && lanes <= 2, "{devices} devices, {lanes} lanes");
-    assert!(ledger.succeeded_at(&device("real")).is_some(), "a device that exists is not forgotten for them");
+    assert!(
+        ledger.succeeded_at(&device("real"), desk.budget.0.now()).is_some(),
+        "a device that exists is not forgotten for them"
+    );
     drop(ledger);
     assert_eq!(desk.records.records.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_does_not_make_an_old_success_a_late_one() {
+    let desk = Desk::with(config(), &["mine"]);
+    let began = desk.clock.now();
+    desk.look("mine", present()).await;
+    let succeeded = || desk.budget.succeeded_at(&device("mine")).unwrap();
+    let at = succeeded();
+    desk.clock.jump(began - secs(3600));
+    desk.clock.advance(secs(60));
+    assert_eq!(succeeded(), desk.clock.now() - secs(60), "set back: a minute ago is a minute ago");
+    desk.clock.jump(began + secs(86_400));
+    assert_eq!(succeeded(), at, "set forward: it is no later for that");
 }
 
 #[tokio::test]

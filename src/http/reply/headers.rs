@@ -132,10 +132,12 @@ fn how(text: &mut Vec<u8>, met: &Met, ttl: &str) {
         Met::Recent => told(text, "avatar-proxy; hit; ttl=", "recent"),
         Met::Spared(refusal) => told(text, "avatar-proxy; hit; ttl=", refused(refusal)),
         Met::Kept(failure) => told(text, "avatar-proxy; fwd=stale; ttl=", failure.class.as_str()),
-        Met::Asked { why, collapsed } => {
+        Met::Asked { why, collapsed, stored } => {
             push(text, "avatar-proxy; fwd=");
             push(text, why.as_str());
-            told(text, if *collapsed { "; stored; collapsed; ttl=" } else { "; stored; ttl=" }, "");
+            push(text, if *stored { "; stored" } else { "" });
+            push(text, if *collapsed { "; collapsed" } else { "" });
+            told(text, "; ttl=", if *stored { "" } else { "store-away" });
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Statements: what each call of the interface means in SQL.
 //!
 //! Every function runs on one of the engine's threads; those that write run inside the writer's transaction. No statement
-//! scans a table: each finds its rows through a primary key or an index. Nothing here looks into a record; one that cannot be
-//! read fails the calls about its key and no others.
+//! scans a table: each finds its rows through a primary key or an index. Nothing here looks into a record. One that is damaged
+//! counts as absent, so that the next look writes it anew; one of a newer program fails the calls about its key and no others.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::jid::{Device, Jid, Key, Subject, Variant};
 use crate::outcome::{Reason, Token};
+use crate::record::unless_damaged;
 use crate::store::{Applied, DeviceRecord, Due, Held, Size, StoreError, Taken, Touch, Write};
 
 const FIND: &str = "SELECT revision, state, requested, record
@@ -117,11 +118,14 @@ pub(super) fn find(connection: &Connection, key: &Key) -> Result<Held, StoreErro
     let mut rows = statement.query(params![subject.device.as_str(), subject.jid.to_string(), variant.to_bits()])?;
     let Some(row) = rows.next()? else { return Ok(Held::default()) };
     let record = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+    let state = unless_damaged(State::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?))?;
+    let entry = record.map(Entry::decode).map(unless_damaged).transpose()?;
     Ok(Held {
         revision: row.get(0)?,
-        state: State::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?,
         requested_at: row.get(2)?,
-        entry: record.map(Entry::decode).transpose()?,
+        damaged: state.is_none() || matches!(entry, Some(None)),
+        state: state.unwrap_or_default(),
+        entry: entry.flatten(),
     })
 }
 
@@ -227,7 +231,7 @@ fn due(id: i64, row: &Row<'_>) -> Result<Due, StoreError> {
     let record = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
     Ok(Due {
         key: Key { subject: subject(row, 4)?, variant: variant(id) },
-        entry: record.map(Entry::decode).transpose()?,
+        entry: record.map(Entry::decode).map(unless_damaged).transpose()?.flatten(),
         due_at: row.get(1)?,
         requested_at: row.get(2)?,
     })
@@ -276,7 +280,7 @@ pub(super) fn forget_idle(
 pub(super) fn device(connection: &Connection, device: &Device) -> Result<Option<DeviceRecord>, StoreError> {
     let record: Option<Vec<u8>> =
         connection.prepare_cached(DEVICE)?.query_row([device.as_str()], |row| row.get(0)).optional()?;
-    Ok(record.as_deref().map(DeviceRecord::decode).transpose()?)
+    Ok(record.as_deref().map(DeviceRecord::decode).map(unless_damaged).transpose()?.flatten())
 }
 
 pub(super) fn put_device(connection: &Connection, device: &Device, record: DeviceRecord) -> Result<(), StoreError> {

@@ -134,7 +134,7 @@ impl Scene {
             && process.clients.iter().all(|(other, _)| *other != key)
             && !self.history.steps.iter().any(|step| matches!(step, Step::StoreFails(true)));
         let starts = self.watch.count(&key);
-        let asked = (now, self.watch.jumps());
+        let asked = self.watch.moment();
         let (avatars, store, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
         let asks = key.clone();
         let client = process.runtime.spawn(async move {
@@ -179,7 +179,7 @@ impl Scene {
             }
             Step::Picture(person) => self.script.picture(jid(person)),
             Step::Gone(person, reason) => self.script.gone(jid(person), reason),
-            Step::Odd(person, reason) => self.script.odd(jid(person), reason),
+            Step::Odd(person, reason, times) => self.script.odd(jid(person), reason, times),
             Step::Mood(device, mood) => self.script.mood(steps::device(device), mood),
             Step::Hold { known } => self.script.hold(known),
             Step::Release => self.script.release(),
@@ -212,8 +212,8 @@ impl Scene {
         for number in 0..steps::DEVICES {
             let key = steps::key(number, 0, false);
             let before = self.watch.count(&key);
-            // An odd answer that was still to come, and what confirms one.
-            for _ in 0..3 {
+            // A look that is too recent for another, two odd answers that were still to come, and what confirms one.
+            for _ in 0..5 {
                 self.ask(process, key.clone(), Ask { no_cache: true, only_if_cached: false });
                 self.pass(process, Duration::from_secs(120), 8);
             }

@@ -20,11 +20,14 @@ use super::watch::{Look, Watch};
 struct World {
     /// by jid: how often it changed, and why it is not to be seen
     people: HashMap<String, (u64, Option<Reason>)>,
-    odd: HashMap<String, Reason>,
+    /// by jid: what is said of somebody, and how often it still is
+    odd: HashMap<String, (Reason, usize)>,
     moods: HashMap<Device, Mood>,
     hold: Option<bool>,
     held: Vec<oneshot::Sender<()>>,
     life: Option<Duration>,
+    /// negative answers so far: no two have the same text
+    negatives: u64,
 }
 
 pub(super) struct Script {
@@ -68,8 +71,8 @@ impl Script {
         self.world().people.entry(jid).or_default().1 = Some(reason);
     }
 
-    pub(super) fn odd(&self, jid: String, reason: Reason) {
-        self.world().odd.insert(jid, reason);
+    pub(super) fn odd(&self, jid: String, reason: Reason, times: usize) {
+        self.world().odd.insert(jid, (reason, times));
     }
 
     pub(super) fn mood(&self, device: Device, mood: Mood) {
@@ -103,8 +106,9 @@ impl Script {
             let reply = Envelope { status: 500, code: "SCRIPTED".into(), message: "scripted".into(), results: None };
             Err(failure::replayed(class, retry, reply))
         };
-        let negative = |reason| {
-            let message = format!("{}{reason:?}", whose(key)).into();
+        let negative = |world: &mut World, reason| {
+            world.negatives += 1;
+            let message = format!("{}{reason:?} {}", whose(key), world.negatives).into();
             Ok(Outcome::Negative(Negative { reason, status: 404, code: "NONE".into(), message }))
         };
         match world.moods.get(&key.subject.device).copied().unwrap_or(Mood::Fine) {
@@ -116,16 +120,18 @@ impl Script {
             Mood::Late => return Err(failure::late()),
             Mood::Request => return ours(Class::Request, false),
             Mood::Credentials => return Err(failure::credentials(401)),
-            Mood::NobodyRegistered => return negative(Reason::Unregistered),
+            Mood::NobodyRegistered => return negative(&mut world, Reason::Unregistered),
         }
-        if let Some(reason) = world.odd.remove(&jid) {
-            return negative(reason);
+        if let Some((reason, times)) = world.odd.get_mut(&jid).filter(|(_, times)| *times > 0) {
+            *times -= 1;
+            let reason = *reason;
+            return negative(&mut world, reason);
         }
         let life = world.life;
         drop(world);
         let id = match self.truth(key) {
             Ok(id) => id,
-            Err(reason) => return negative(reason),
+            Err(reason) => return negative(&mut self.world(), reason),
         };
         let kind = if key.variant.preview { "preview" } else { "image" };
         // The image host's clock goes right, whatever ours does; the same expiry comes back for a while.

@@ -45,8 +45,8 @@ pub(super) enum Step {
     Picture(usize),
     /// A person has none to be seen any more.
     Gone(usize, Reason),
-    /// The next answer about a person, and no more than that one, is this.
-    Odd(usize, Reason),
+    /// The next answers about a person, as many and no more, are this.
+    Odd(usize, Reason, usize),
     Mood(usize, Mood),
     /// Lookups that start from now on wait for a release; what they will answer is known at their start, or at their end.
     Hold {
@@ -56,7 +56,7 @@ pub(super) enum Step {
     /// How long URLs live from now on; `None`: they do not say.
     UrlsLive(Option<Duration>),
     StoreFails(bool),
-    /// Somebody else writes the subject between the next computation and its write.
+    /// Another replica, which looked later, writes between the next computation and its write.
     Interfere,
     Restart {
         graceful: bool,
@@ -100,7 +100,34 @@ fn mood(rng: &mut Rng) -> Mood {
     }
 }
 
-fn while_passes(rng: &mut Rng) -> Duration {
+/// How a history is inclined.
+struct Odds {
+    store_fails: bool,
+    clock_jumps: bool,
+    /// how many people it is about
+    people: usize,
+    /// of ten clients, how many ask for a fresh look
+    no_cache: u8,
+    /// Most of the time passes in pieces in which something is no longer recent and not yet confirmed.
+    hurries: bool,
+}
+
+impl Odds {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            store_fails: rng.u8(..3) == 0,
+            clock_jumps: rng.u8(..3) == 0,
+            people: rng.usize(1..=PEOPLE),
+            no_cache: [1, 3, 6][rng.usize(..3)],
+            hurries: rng.u8(..3) == 0,
+        }
+    }
+}
+
+fn while_passes(rng: &mut Rng, hurries: bool) -> Duration {
+    if hurries && rng.u8(..4) > 0 {
+        return Duration::from_millis(rng.u64(10_000..60_000));
+    }
     Duration::from_millis(match rng.u8(..10) {
         0..=1 => rng.u64(1..1000),
         2..=4 => rng.u64(1000..20_000),
@@ -117,31 +144,32 @@ fn life(rng: &mut Rng) -> Option<Duration> {
 }
 
 impl Step {
-    fn draw(rng: &mut Rng, store_fails: bool, clock_jumps: bool) -> Self {
+    fn draw(rng: &mut Rng, odds: &Odds) -> Self {
+        let person = |rng: &mut Rng| rng.usize(..odds.people);
         match rng.u8(..100) {
             0..=37 => {
                 let ask = match rng.u8(..10) {
-                    0..=6 => Ask::default(),
-                    7..=8 => Ask { no_cache: true, only_if_cached: false },
-                    _ => Ask { no_cache: false, only_if_cached: true },
+                    0 => Ask { no_cache: false, only_if_cached: true },
+                    most if most <= odds.no_cache => Ask { no_cache: true, only_if_cached: false },
+                    _ => Ask::default(),
                 };
-                Self::Ask { device: rng.usize(..DEVICES), person: rng.usize(..PEOPLE), preview: rng.bool(), ask }
+                Self::Ask { device: rng.usize(..DEVICES), person: person(rng), preview: rng.bool(), ask }
             }
-            38..=41 => Self::HangUp(rng.usize(..8)),
-            42..=61 => Self::Pass(while_passes(rng)),
-            62..=64 if clock_jumps => {
-                let by = i64::try_from(while_passes(rng).as_millis()).unwrap();
+            38..=39 => Self::HangUp(rng.usize(..8)),
+            40..=43 if odds.store_fails => Self::StoreFails(rng.u8(..3) > 0),
+            40..=61 => Self::Pass(while_passes(rng, odds.hurries)),
+            62..=64 if odds.clock_jumps => {
+                let by = i64::try_from(while_passes(rng, odds.hurries).as_millis()).unwrap();
                 Self::Jump(if rng.bool() { by } else { -by })
             }
-            65..=68 => Self::Picture(rng.usize(..PEOPLE)),
-            69..=71 => Self::Gone(rng.usize(..PEOPLE), reason(rng)),
-            72..=76 => Self::Odd(rng.usize(..PEOPLE), reason(rng)),
+            65..=68 => Self::Picture(person(rng)),
+            69..=71 => Self::Gone(person(rng), reason(rng)),
+            72..=76 => Self::Odd(person(rng), reason(rng), rng.usize(1..=2)),
             77..=82 => Self::Mood(rng.usize(..DEVICES), mood(rng)),
             83..=85 => Self::Hold { known: rng.bool() },
             86..=88 => Self::Release,
             89..=90 => Self::UrlsLive(life(rng)),
-            91..=94 if store_fails => Self::StoreFails(rng.bool()),
-            95..=96 => Self::Interfere,
+            91..=96 => Self::Interfere,
             97 => Self::Restart { graceful: rng.bool() },
             _ => Self::Pass(Duration::from_secs(rng.u64(1..130))),
         }
@@ -151,9 +179,9 @@ impl Step {
 impl History {
     pub(super) fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
-        let (store_fails, clock_jumps) = (rng.u8(..3) == 0, rng.u8(..3) == 0);
+        let odds = Odds::draw(rng);
         let mut steps = vec![Step::UrlsLive(life(rng))];
-        steps.extend((0..rng.usize(8..60)).map(|_| Step::draw(rng, store_fails, clock_jumps)));
+        steps.extend((0..rng.usize(8..60)).map(|_| Step::draw(rng, &odds)));
         Self {
             seed,
             budget: budget::Config {

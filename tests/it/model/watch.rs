@@ -27,6 +27,14 @@ pub(super) struct Look {
     stored: bool,
 }
 
+/// When a client asked.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    at: Timestamp,
+    jumps: u64,
+    number: u64,
+}
+
 struct Negative {
     ended_at: Timestamp,
     jumps: u64,
@@ -37,6 +45,7 @@ struct Negative {
 struct Good {
     dead_at: Timestamp,
     url: String,
+    number: u64,
     /// in the store, too
     stored: bool,
     /// known to be in the memory of the process that runs
@@ -62,6 +71,8 @@ struct Seen {
     /// until when on the steady clock, and whether a process before this one left it behind
     cooling: HashMap<Device, (Duration, bool)>,
     urls: HashMap<String, Key>,
+    /// negative answers by their texts
+    told: HashMap<String, u64>,
     versions: HashMap<Subject, (u64, Option<String>)>,
     number: u64,
     jumps: u64,
@@ -150,21 +161,23 @@ impl Watch {
         let mut seen = self.seen();
         let seen = &mut *seen;
         seen.number += 1;
+        let number = seen.number;
         let (key, device) = (&look.key, &look.key.subject.device);
         let stored = stored && look.stored;
         match answer {
             Ok(Outcome::Present(picture)) => {
-                seen.successes.insert(device.clone(), seen.number);
+                seen.successes.insert(device.clone(), number);
                 let longest = now + Duration::from_secs(30 * 86_400);
                 let dead_at = picture
                     .expires_at()
                     .map_or(now + self.rules.fallback_ttl, |oe| (oe - Duration::from_secs(2)).min(longest));
                 let url = picture.url().into_owned();
                 seen.urls.insert(url.clone(), key.clone());
-                seen.good.insert(key.clone(), Good { dead_at, url, stored, in_memory: true });
+                seen.good.insert(key.clone(), Good { dead_at, url, number, stored, in_memory: true });
                 seen.negatives.remove(key);
             }
             Ok(Outcome::Negative(negative)) => {
+                seen.told.insert(negative.message.to_string(), number);
                 seen.negative(key, negative.reason, look, now, &self.rules);
                 let lost = |good: &Good| good.dead_at <= now || !good.in_memory && !stored;
                 if seen.good.get(key).is_some_and(lost) {
@@ -180,14 +193,7 @@ impl Watch {
     }
 
     /// A client is answered.
-    pub(super) fn answered(
-        &self,
-        store: &Shelf,
-        key: &Key,
-        ask: Ask,
-        asked: (Timestamp, u64),
-        answer: &Result<Found, Unmet>,
-    ) {
+    pub(super) fn answered(&self, store: &Shelf, key: &Key, ask: Ask, asked: Moment, answer: &Result<Found, Unmet>) {
         self.stirs();
         let now = self.clock.now();
         let works = store.works();
@@ -204,8 +210,8 @@ impl Watch {
                     seen.violated(why);
                 } else if ask.no_cache
                     && matches!(found.met, Met::Asked { .. } | Met::Recent)
-                    && asked.1 == seen.jumps
-                    && found.slot.entry.checked_at < asked.0 - RECENT
+                    && asked.jumps == seen.jumps
+                    && found.slot.entry.checked_at < asked.at - RECENT
                 {
                     seen.violated("no-cache was answered with an old look");
                 } else if let Outcome::Present(picture) = outcome {
@@ -218,7 +224,7 @@ impl Watch {
                     if let Some(good) = seen.good.get_mut(key).filter(|good| good.url == picture.url()) {
                         good.in_memory = true;
                     }
-                } else if good.is_some() {
+                } else if good.is_some_and(|good| !is_own_look(found, asked, good.number, &seen.told)) {
                     seen.violated(format!("{outcome:?} took the place of a live picture too soon ({:?})", found.met));
                 }
             }
@@ -254,8 +260,9 @@ impl Watch {
         seen.versions.remove(&key.subject);
     }
 
-    pub(super) fn jumps(&self) -> u64 {
-        self.seen().jumps
+    pub(super) fn moment(&self) -> Moment {
+        let seen = self.seen();
+        Moment { at: self.clock.now(), jumps: seen.jumps, number: seen.number }
     }
 
     /// The wall clock was set: what a process before this one wrote down with it counts no more.
@@ -299,8 +306,9 @@ impl Seen {
             about.variant.preview = variant;
             let earlier = self.negatives.entry(about.clone()).or_default();
             let confirms = |first: &Negative| {
-                let apart = first.jumps != jumps || look.started_at >= first.ended_at + rules.confirm_after;
-                apart && (reason != Reason::Unregistered || vouched > first.number)
+                let apart = look.started_at >= first.ended_at + rules.confirm_after;
+                // What was noted before the clock was set cannot be compared with what is noted after.
+                first.jumps != jumps || apart && (reason != Reason::Unregistered || vouched > first.number)
             };
             // Believed of the subject, it takes every picture's place, as soon as that is looked at.
             if earlier.iter().any(confirms) {
@@ -309,6 +317,14 @@ impl Seen {
             earlier.push(Negative { ended_at: now, jumps, number });
         }
     }
+}
+
+/// Whether a client is answered with the look that it waited for, and another one brought a picture before it was its turn to
+/// take that answer.
+fn is_own_look(found: &Found, asked: Moment, picture: u64, told: &HashMap<String, u64>) -> bool {
+    let Outcome::Negative(negative) = &found.slot.entry.outcome else { return false };
+    let look = told.get(&*negative.message).copied().unwrap_or_default();
+    matches!(found.met, Met::Asked { .. }) && asked.number < look && look < picture
 }
 
 /// Every text in the script names the device and the person it is for.

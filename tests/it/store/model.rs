@@ -81,6 +81,7 @@ impl Model {
             requested_at: row.and_then(|row| row.requested),
             revision,
             state,
+            damaged: false,
         }
     }
 

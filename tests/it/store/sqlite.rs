@@ -163,7 +163,7 @@ async fn a_file_that_cannot_be_written_is_named() {
 }
 
 #[tokio::test]
-async fn one_unreadable_record_spoils_nothing_else() {
+async fn one_damaged_record_counts_as_absent_and_spoils_nothing_else() {
     let file = File::new();
     let store = file.open().await;
     for (who, due) in [("1", 10), ("2", 20), ("3", 30)] {
@@ -174,16 +174,40 @@ async fn one_unreadable_record_spoils_nothing_else() {
         UPDATE subjects SET jid = '?' WHERE jid LIKE '2%'";
     file.raw().execute_batch(damage).unwrap();
     let store = file.open().await;
-    for error in [store.find(&full("1")).await.unwrap_err(), store.claim(&full("1")).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::Unreadable(Unreadable::Corrupt(_))), "{error}");
+    for held in [store.find(&full("1")).await.unwrap(), store.claim(&full("1")).await.unwrap().held] {
+        assert!(held.damaged && held.entry.is_none() && held.state.recorded.is_some(), "{held:?}");
     }
     let taken = store.take_due(at(40), at(100), 10).await.unwrap();
-    assert_eq!(taken.due.iter().map(|due| due.key.clone()).collect::<Vec<_>>(), [full("3")]);
-    assert_eq!(store.size(at(900)).await.unwrap().backlog, 1, "the others do not come up again");
+    let due: Vec<_> = taken.due.iter().map(|due| (due.key.clone(), due.entry.is_some())).collect();
+    assert_eq!(due, [(full("1"), false), (full("3"), true)]);
+    assert_eq!(store.size(at(900)).await.unwrap().backlog, 2, "whose name cannot be read does not come up again");
     let gone = store.forget_idle(at(1), 10).await.unwrap();
     assert_eq!(gone, [full("1").subject, full("3").subject]);
     let size = store.size(at(0)).await.unwrap();
     assert_eq!((size.entries, size.subjects), (0, 0));
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_written_anew_and_one_of_a_newer_program_is_left_alone() {
+    let file = File::new();
+    let store = file.open().await;
+    done(&store, write(&full("1"), Token(0), 1, 10)).await;
+    let newer = done(&store, write(&full("2"), Token(0), 1, 20)).await;
+    store.close().await;
+    // An array whose first field, the format, is 99.
+    let damage = "UPDATE entries SET record = x'00' WHERE due = (SELECT min(due) FROM entries);
+        UPDATE subjects SET state = x'C1' WHERE jid LIKE '1%';
+        UPDATE entries SET record = x'9163' WHERE due = (SELECT max(due) FROM entries)";
+    file.raw().execute_batch(damage).unwrap();
+    let store = file.open().await;
+    let held = store.find(&full("1")).await.unwrap();
+    assert!(held.damaged && held.entry.is_none() && held.state.recorded.is_none(), "{held:?}");
+    let mended = write(&full("1"), held.revision, 2, 30);
+    done(&store, mended.clone()).await;
+    let held = store.find(&full("1")).await.unwrap();
+    assert_eq!((held.damaged, held.entry, held.state), (false, Some(mended.entry), mended.state));
+    let error = store.find(&full("2")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable(Unreadable::Newer(99))), "{error} at {newer:?}");
 }
 
 #[tokio::test]

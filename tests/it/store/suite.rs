@@ -36,7 +36,8 @@ pub(super) async fn what_was_applied_is_found(engine: impl Engine) {
     let store = engine.open().await;
     let given = Write { requested_at: Some(at(5)), ..write(&full("1"), NONE, 7, 30) };
     let revision = done(&store, given.clone()).await;
-    let held = Held { entry: Some(given.entry), state: given.state, revision, requested_at: Some(at(5)) };
+    let held =
+        Held { entry: Some(given.entry), state: given.state, revision, requested_at: Some(at(5)), damaged: false };
     assert_eq!(store.find(&full("1")).await.unwrap(), held);
     assert_eq!(store.claim(&full("1")).await.unwrap().held, held);
     let other = store.find(&preview("1")).await.unwrap();
@@ -75,7 +76,7 @@ pub(super) async fn of_many_writes_from_one_revision_exactly_one_wins(engine: im
     }
     assert_eq!((won.len(), lost.len()), (1, 63));
     let (entry, state) = look(won[0].0, Token(won[0].0), at(10));
-    let present = Held { entry: Some(entry), state, revision: won[0].1, requested_at: None };
+    let present = Held { entry: Some(entry), state, revision: won[0].1, requested_at: None, damaged: false };
     assert!(lost.iter().all(|held| **held == present), "every loser sees the winner");
 }
 

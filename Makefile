@@ -42,7 +42,7 @@ soak: soak-floods soak-model fuzz ## what takes long: the next three
 
 .PHONY: soak-floods
 soak-floods: ## floods of cold keys and invented devices
-	$(CARGO) test --locked --test it -- --ignored --nocapture soak::
+	$(CARGO) test --locked --release --test it -- --ignored --nocapture soak::
 
 .PHONY: soak-model
 soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000
@@ -70,3 +70,7 @@ demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 .PHONY: bench
 bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
 	$(CARGO) bench --locked --bench hits -- $(ARGS)
+
+.PHONY: bench-instructions
+bench-instructions: ## instructions per hit, and whether they grew by more than 5 % since they were recorded; needs valgrind
+	$(CARGO) bench --locked --bench hits -- --instructions

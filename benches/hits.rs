@@ -51,9 +51,11 @@ fn main() -> ExitCode {
             println!("this measures only when asked to: cargo bench --bench hits");
             Ok(())
         }
-        None if options.instructions => instructions::run(&options),
         None if options.memory => memory::run(&options),
-        None => compare::run(&options),
+        None => match options.instructions {
+            Some(counts) => instructions::run(&options, counts),
+            None => compare::run(&options),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

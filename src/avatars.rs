@@ -13,6 +13,8 @@
 //! Architecture invariant: this module knows nothing of HTTP and nothing of subscribers. They meet at the store's log, so that
 //! an event exists only if its state was written.
 
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,7 +43,7 @@ pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
 use memory::Memory;
-pub use memory::{History, Slot};
+pub use memory::{History, Slot, tag_of};
 use touches::Touches;
 
 /// How answers are kept.
@@ -239,14 +241,17 @@ impl Avatars {
 
     /// Answers a client, from wherever the answer may come.
     ///
+    /// When `leaves` ends, the client is presumed gone: it no longer waits for the budget, and a lookup that the gateway has been
+    /// asked for goes on as it would without it. A client that is known to be gone drops the whole.
+    ///
     /// # Errors
     /// Why there is no outcome to answer with.
-    pub async fn lookup(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+    pub async fn lookup(&self, key: &Key, ask: Ask, leaves: impl Future<Output = ()>) -> Result<Found, Unmet> {
         if let Some(found) = self.in_memory(key, ask) {
             return Ok(found);
         }
         let began = Instant::now();
-        let result = if ask.only_if_cached { self.only_stored(key).await } else { self.ask(key, ask).await };
+        let result = if ask.only_if_cached { self.only_stored(key).await } else { self.ask(key, ask, leaves).await };
         self.0.figures.count(result.as_ref().map_or_else(Unmet::as_str, |found| found.met.as_str()), began);
         result
     }
@@ -260,7 +265,7 @@ impl Avatars {
             let (seat, _) = self.board(key, priority, need, false);
             // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
             let wait = tokio::select! {
-                wait = seat.wait(&self.0.clock, FOREVER, FOREVER) => wait,
+                wait = seat.wait(&self.0.clock, FOREVER, FOREVER, pending()) => wait,
                 () = self.0.stop.cancelled() => Wait::NotStarted,
             };
             return match wait {
@@ -397,7 +402,7 @@ impl Avatars {
                 let (clock, stop) = (self.0.clock.clone(), self.0.stop.clone());
                 self.0.tasks.spawn(async move {
                     tokio::select! {
-                        _ = seat.wait(&clock, BACKGROUND_PATIENCE, FOREVER) => {}
+                        _ = seat.wait(&clock, BACKGROUND_PATIENCE, FOREVER, pending()) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -412,7 +417,7 @@ impl Avatars {
         Ok(Found { slot, met: Met::Store, at })
     }
 
-    async fn ask(&self, key: &Key, ask: Ask) -> Result<Found, Unmet> {
+    async fn ask(&self, key: &Key, ask: Ask, leaves: impl Future<Output = ()>) -> Result<Found, Unmet> {
         let need = Need::of(ask, self.0.clock.now());
         let patience = self.0.budget.config().max_wait + START_GRACE;
         let longest = self.0.config.gateway_timeout + GRACE;
@@ -422,12 +427,13 @@ impl Avatars {
             Source::Looked { stale: false, .. } | Source::Kept => Why::Miss,
         };
         let _waiting = Waiting::new(&self.0.metrics.lookups_waiting);
+        let mut leaves = pin!(leaves);
         let mut tries = 0;
         let unmet = loop {
             tries += 1;
             let (seat, _) = self.board(key, Priority::Miss, need, true);
             let collapsed = seat.collapsed;
-            break match seat.wait(&self.0.clock, patience, longest).await {
+            break match seat.wait(&self.0.clock, patience, longest, leaves.as_mut()).await {
                 Wait::Ended(Ending::Done(slot, source)) => {
                     let now = self.0.clock.now();
                     // Whoever boarded a flight that was content with less than is needed here flies again.

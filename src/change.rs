@@ -196,14 +196,15 @@ pub fn observe(state: &State, seen: &Observation, around: Circumstances<'_>) -> 
     let mut next = state.clone();
     let overlapped = seen.start <= around.applied;
     let step = match &seen.outcome {
-        Outcome::Present(_) => match seen.outcome.id() {
-            Some(id) => next.present(id, seen, overlapped, around),
-            // An answer without an id says nothing about changes, but there is a picture.
-            None => {
+        Outcome::Present(_) => {
+            if let Some(id) = seen.outcome.id() {
+                next.present(id, seen, overlapped, around)
+            } else {
+                // An answer without an id says nothing about changes, but there is a picture.
                 next.doubt = None;
                 Step::quiet(Standing::Believed { repeats: 0 })
             }
-        },
+        }
         Outcome::Negative(negative) => next.negative(negative.reason, seen, overlapped, around),
     };
     if step.standing != Standing::Overlapped {

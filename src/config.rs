@@ -3,7 +3,7 @@
 //! Rules kept here:
 //!
 //! * Nothing starts before everything is read. [`parse`] opens no socket and changes nothing; it only reads the files that
-//!   variables ending in `_FILE` name.
+//!   variables ending in `_FILE` name, and those of `--tls-cert` and `--tls-key`.
 //! * Every mistake is found in one go, names its flag and where the value came from, and says what would be right.
 //! * No secret is shown, in no message.
 //! * Who can reach the proxy can see what the gateway's account can see. So it does not start unprotected by accident:
@@ -154,6 +154,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let listen = settings.value("--listen", addresses::listen);
     let metrics_listen = settings.optional("--metrics-listen", addresses::listen);
     let access = access(settings, verb);
+    let tls = identity(settings, verb);
     let requests = requests(settings);
     let url = match verb {
         Verb::Serve => settings.value("--gateway-url", addresses::gateway_url),
@@ -184,6 +185,9 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     if let (Ok(listen), Ok(url)) = (&listen, &url) {
         checks::no_loop(settings, *listen, url);
     }
+    if let (Ok(url), Ok(Some(_))) = (&url, &ca) {
+        checks::authority_has_a_use(settings, url);
+    }
 
     let ((default_device, cors_origins), (warm_for, forget_after)) = (requests?, lifetimes?);
     let (rules, gateway_timeout) = (rules?, timeout?);
@@ -195,8 +199,9 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             allow_anonymous: access.allow_anonymous?,
             default_device,
             cors_origins,
-            head_timeout: http::HEAD_TIMEOUT,
             watch_limit: u64::from(watch_limit?),
+            timeouts: http::Timeouts::default(),
+            tls: tls?,
         },
         gateway: gateway::Config { url: url?, auth: access.gateway_auth?, ca: ca?, timeout: gateway_timeout },
         budget: budget?,
@@ -233,6 +238,26 @@ fn access(settings: &mut Settings, verb: Verb) -> Access {
             Verb::Serve => settings.optional("--gateway-auth", credentials::one),
             Verb::Demo => Ok(None),
         },
+    }
+}
+
+/// Who we are for clients that speak `https`; its two files are read, so that what is wrong with them is told with the rest.
+fn identity(settings: &mut Settings, verb: Verb) -> Result<Option<http::Identity>, Noted> {
+    if verb == Verb::Demo {
+        return Ok(None);
+    }
+    let certificate = settings.optional("--tls-cert", addresses::file);
+    let key = settings.optional("--tls-key", addresses::file);
+    match (certificate?, key?) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(settings.object("--tls-key", "is required beside --tls-cert")),
+        (None, Some(_)) => Err(settings.object("--tls-cert", "is required beside --tls-key")),
+        (Some(certificate), Some(key)) => http::Identity::load(certificate, key).map(Some).map_err(|unusable| {
+            for file in unusable {
+                settings.object(file.flag, file.why);
+            }
+            Noted
+        }),
     }
 }
 

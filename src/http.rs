@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Uri};
@@ -29,15 +29,22 @@ pub mod fuzz;
 mod guard;
 mod listing;
 mod query;
+mod refusal;
 mod reply;
 mod stream;
+mod throttle;
+mod tls;
+mod watch;
 
-use connections::Answering;
+use connections::{Answering, Visit};
 use cors::Cors;
 use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
-use reply::{Problem, Reply};
+use reply::{Problem, Reply, Template};
+use throttle::{Pace, Throttle};
+pub use tls::Identity;
+pub use watch::Timeouts;
 
 /// Who may ask, and what is assumed of a request.
 #[derive(Clone, Debug)]
@@ -52,12 +59,15 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How many subjects may be watched.
     pub watch_limit: u64,
-    /// How long a client may take to send a request head, or to begin the next one: [`HEAD_TIMEOUT`].
-    pub head_timeout: Duration,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+    /// `https` alone, by this identity; without it `http` alone.
+    pub tls: Option<Identity>,
 }
 
-/// What [`Config::head_timeout`] is where nobody has a reason to choose otherwise.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a lookup keeps its place in the budget's queue for a client that has closed its sending side: it may be listening, or
+/// gone, and lookups are too dear to be made for nobody.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest request target (bytes).
 const TARGET_MAX: usize = 8 * 1024;
@@ -68,11 +78,14 @@ pub struct Edge {
     events: Events,
     metrics: Arc<Metrics>,
     requests: Requests,
+    template: Template,
     guard: Guard,
     cors: Cors,
     default_device: Device,
     watch_limit: u64,
-    head_timeout: Duration,
+    timeouts: Timeouts,
+    tls: Option<Identity>,
+    throttle: Arc<Throttle>,
     /// whether only `/metrics`, `/health` and `/ready` are here, open to all
     figures_only: bool,
 }
@@ -89,11 +102,11 @@ impl Requests {
         Self { hits: all.with_label_values(&[Route::UserAvatar.as_str(), StatusCode::OK.as_str()]), all }
     }
 
-    fn count(&self, route: Route<'_>, status: StatusCode) {
-        if route == Route::UserAvatar && status == StatusCode::OK {
+    fn count(&self, route: Option<Route<'_>>, status: StatusCode) {
+        if route == Some(Route::UserAvatar) && status == StatusCode::OK {
             self.hits.inc();
         } else {
-            self.all.with_label_values(&[route.as_str(), status.as_str()]).inc();
+            self.all.with_label_values(&[route.map_or("unknown", Route::as_str), status.as_str()]).inc();
         }
     }
 }
@@ -106,6 +119,8 @@ enum Turn {
     Lookup(Lookup),
     /// It takes more: the store, or the request's body.
     Work,
+    /// It does not carry accepted credentials.
+    Refuse,
 }
 
 /// A request for an avatar.
@@ -125,15 +140,15 @@ enum Form {
 
 impl Lookup {
     /// The reply with what was found.
-    fn found(&self, found: &Found, facts: &Facts<'_>) -> Reply {
+    fn found(&self, found: &Found, facts: &Facts<'_>, template: &Template) -> Reply {
         match self.form {
-            Form::Gateway => reply::avatar(found, facts),
+            Form::Gateway => reply::avatar(found, facts, template),
             Form::Native => reply::native(found, &self.key, facts),
         }
     }
 }
 
-/// Where a request goes.
+/// Where a request goes, as far as there is such a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Route<'a> {
     UserAvatar,
@@ -146,14 +161,14 @@ enum Route<'a> {
     Metrics,
     Health,
     Ready,
-    Unknown,
 }
 
 impl<'a> Route<'a> {
     /// Fixed paths match as the gateway's router does: letter case and a trailing slash do not matter.
-    fn of(path: &'a str) -> Self {
+    fn of(path: &'a str) -> Option<Self> {
+        const USER_AVATAR: &str = "/user/avatar";
         const FIXED: [(&str, Route<'static>); 7] = [
-            ("/user/avatar", Route::UserAvatar),
+            (USER_AVATAR, Route::UserAvatar),
             ("/changes", Route::Changes),
             ("/events", Route::Events),
             ("/watches", Route::Watches),
@@ -161,16 +176,22 @@ impl<'a> Route<'a> {
             ("/health", Route::Health),
             ("/ready", Route::Ready),
         ];
+        // As nearly everybody writes it.
+        if path == USER_AVATAR {
+            return Some(Route::UserAvatar);
+        }
         let bare = path.strip_suffix('/').unwrap_or(path);
         if let Some((_, route)) = FIXED.iter().find(|(fixed, _)| bare.eq_ignore_ascii_case(fixed)) {
-            return *route;
+            return Some(*route);
         }
-        let Some(below) = bare.strip_prefix("/avatars/") else { return Route::Unknown };
-        match below.split_once('/') {
-            None if !below.is_empty() => Route::Avatar(below),
-            Some((jid, "changes")) if !jid.is_empty() => Route::History(jid),
-            Some((jid, "watch")) if !jid.is_empty() => Route::Watch(jid),
-            _ => Route::Unknown,
+        let below = bare.strip_prefix("/avatars/")?;
+        let (jid, what) = below.split_once('/').map_or((below, None), |(jid, what)| (jid, Some(what)));
+        match what {
+            _ if jid.is_empty() => None,
+            None => Some(Route::Avatar(jid)),
+            Some("changes") => Some(Route::History(jid)),
+            Some("watch") => Some(Route::Watch(jid)),
+            Some(_) => None,
         }
     }
 
@@ -181,6 +202,10 @@ impl<'a> Route<'a> {
             Route::Watch(_) => "PUT, DELETE",
             _ => "GET, HEAD",
         }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|allowed| allowed == method.as_str())
     }
 
     /// The word in metrics.
@@ -196,7 +221,6 @@ impl<'a> Route<'a> {
             Route::Metrics => "/metrics",
             Route::Health => "/health",
             Route::Ready => "/ready",
-            Route::Unknown => "unknown",
         }
     }
 }
@@ -210,12 +234,15 @@ impl Edge {
             avatars,
             events,
             requests: Requests::new(&metrics),
+            template: Template::new(),
             metrics,
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
             watch_limit: config.watch_limit,
-            head_timeout: config.head_timeout,
+            timeouts: config.timeouts,
+            tls: config.tls.clone(),
+            throttle: Arc::default(),
             figures_only: false,
         }
     }
@@ -227,12 +254,15 @@ impl Edge {
             avatars,
             events,
             requests: Requests::new(&metrics),
+            template: Template::new(),
             metrics,
             guard: Guard::new(&[], false),
             cors: Cors::new(&[]),
             default_device: Device::default(),
             watch_limit: 0,
-            head_timeout: config.head_timeout,
+            timeouts: config.timeouts,
+            tls: None,
+            throttle: Arc::default(),
             figures_only: true,
         }
     }
@@ -241,7 +271,7 @@ impl Edge {
     ///
     /// What is answered at once is done with when this returns: the request is dropped before hyper reads on, and nothing is
     /// allocated for a wait that does not come.
-    fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Answering {
+    fn respond(self: &Arc<Self>, request: Request<Incoming>, visit: &Visit) -> Answering {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
         let lookup = match self.answer(&request, route, &facts) {
@@ -257,30 +287,60 @@ impl Edge {
                     edge.finish(reply, Route::of(parts.uri.path()), &facts)
                 }));
             }
+            Turn::Refuse => return self.refuse(request, visit),
         };
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
-            return Answering::Now(Some(self.finish(lookup.found(&found, &facts), route, &facts)));
+            return Answering::Now(Some(self.finish(lookup.found(&found, &facts, &self.template), route, &facts)));
         }
-        let edge = self.clone();
+        let (edge, watch, looking) = (self.clone(), visit.watch.clone(), visit.watch.looking());
         Answering::Later(Box::pin(async move {
+            let _looking = looking;
             let facts = Facts::read(request.headers());
-            let reply = match edge.avatars.lookup(&lookup.key, facts.ask).await {
-                Ok(found) => lookup.found(&found, &facts),
+            let leaves = async {
+                watch.half_closed().await;
+                tokio::time::sleep(HALF_CLOSED_PATIENCE).await;
+            };
+            let reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {
+                Ok(found) => lookup.found(&found, &facts, &edge.template),
                 Err(unmet) => reply::unmet(&unmet),
             };
             edge.finish(reply, Route::of(request.uri().path()), &facts)
         }))
     }
 
+    /// Answers a request without accepted credentials: the more wrong ones came from an address, the later.
+    fn refuse(self: &Arc<Self>, request: Request<Incoming>, visit: &Visit) -> Answering {
+        let finish = |edge: &Self, reply, request: &Request<Incoming>| {
+            edge.finish(reply, Route::of(request.uri().path()), &Facts::read(request.headers()))
+        };
+        // Browsers ask without credentials first; that is no guess.
+        if Facts::read(request.headers()).authorization.is_none() {
+            return Answering::Now(Some(finish(self, reply::unauthorized(), &request)));
+        }
+        self.metrics.http_credentials_refused.inc();
+        match self.throttle.wrong(visit.peer, Instant::now()) {
+            Pace::AtOnce => Answering::Now(Some(finish(self, reply::unauthorized(), &request))),
+            Pace::TooMany(retry_after) => Answering::Now(Some(finish(self, reply::guessing(retry_after), &request))),
+            Pace::After(delay, place) => {
+                let edge = self.clone();
+                Answering::Later(Box::pin(async move {
+                    tokio::time::sleep(delay).await;
+                    drop(place);
+                    finish(&edge, reply::unauthorized(), &request)
+                }))
+            }
+        }
+    }
+
     /// What every reply goes through.
-    fn finish(&self, mut reply: Reply, route: Route<'_>, facts: &Facts<'_>) -> Reply {
+    fn finish(&self, mut reply: Reply, route: Option<Route<'_>>, facts: &Facts<'_>) -> Reply {
         self.cors.expose(facts, reply.headers_mut());
         self.requests.count(route, reply.status());
         reply
     }
 
     /// The pipeline.
-    fn answer(&self, request: &Request<Incoming>, route: Route<'_>, facts: &Facts<'_>) -> Turn {
+    fn answer(&self, request: &Request<Incoming>, route: Option<Route<'_>>, facts: &Facts<'_>) -> Turn {
         let (method, uri) = (request.method(), request.uri());
         if !facts.host_is_proper(request.version()) {
             return Turn::Answer(reply::malformed("a request has one Host, with a valid name."));
@@ -293,27 +353,29 @@ impl Edge {
         } else if uri.path_and_query().map_or(0, |target| target.as_str().len()) > TARGET_MAX {
             reply::error(StatusCode::URI_TOO_LONG, "URI_TOO_LONG", "the address is longer than 8 KiB.")
         } else if !self.is_open(route) && !self.guard.admits(facts) {
-            reply::unauthorized()
-        } else if !self.is_here(route) {
-            reply::problem(&Problem::Absent)
-        } else if !route.methods().split(", ").any(|allowed| allowed == method.as_str()) {
-            reply::not_allowed(route.methods())
+            return Turn::Refuse;
         } else {
-            match route {
-                Route::UserAvatar => return self.user_avatar(uri, facts),
-                Route::Avatar(jid) if *method != Method::DELETE => return self.avatar(uri, facts, jid),
-                Route::Avatar(_)
-                | Route::History(_)
-                | Route::Watch(_)
-                | Route::Watches
-                | Route::Changes
-                | Route::Events => return Turn::Work,
-                Route::Metrics => {
+            match route.filter(|&route| self.has(route)) {
+                None => reply::problem(&Problem::Absent),
+                Some(route) if !route.takes(method) => reply::not_allowed(route.methods()),
+                Some(Route::UserAvatar) => return self.user_avatar(uri, facts),
+                Some(Route::Avatar(jid)) if *method != Method::DELETE => return self.avatar(uri, facts, jid),
+                Some(
+                    Route::Avatar(_)
+                    | Route::History(_)
+                    | Route::Watch(_)
+                    | Route::Watches
+                    | Route::Changes
+                    | Route::Events,
+                ) => return Turn::Work,
+                Some(Route::Metrics) => {
                     self.avatars.measure();
                     reply::document(Metrics::content_type(), self.metrics.render())
                 }
-                Route::Ready if !self.is_ready() => reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-                Route::Health | Route::Ready | Route::Unknown => reply::text(StatusCode::OK, "OK"),
+                Some(Route::Ready) if !self.is_ready() => {
+                    reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
+                }
+                Some(Route::Health | Route::Ready) => reply::text(StatusCode::OK, "OK"),
             }
         })
     }
@@ -322,28 +384,24 @@ impl Edge {
     async fn work(&self, parts: &Parts, facts: &Facts<'_>, body: Incoming) -> Result<Reply, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         match Route::of(parts.uri.path()) {
-            Route::Changes => self.list_changes(query, facts).await,
-            Route::Watches => self.list_watches(query, facts).await,
-            Route::History(jid) => self.list_history(jid, query, facts).await,
-            Route::Watch(jid) => self.set_watch(jid, parts, facts, body).await,
-            Route::Events => self.stream(&parts.method, query, &parts.headers, facts).await,
-            Route::Avatar(jid) => self.forget(jid, parts, facts).await,
-            Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready | Route::Unknown => Err(Problem::Absent),
+            Some(Route::Changes) => self.list_changes(query, facts).await,
+            Some(Route::Watches) => self.list_watches(query, facts).await,
+            Some(Route::History(jid)) => self.list_history(jid, query, facts).await,
+            Some(Route::Watch(jid)) => self.set_watch(jid, parts, facts, body).await,
+            Some(Route::Events) => self.stream(&parts.method, query, &parts.headers, facts).await,
+            Some(Route::Avatar(jid)) => self.forget(jid, parts, facts).await,
+            Some(Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready) | None => Err(Problem::Absent),
         }
     }
 
-    /// Whether a route needs no credentials.
-    fn is_open(&self, route: Route<'_>) -> bool {
-        self.figures_only || matches!(route, Route::Health | Route::Ready)
+    /// Whether an address needs no credentials.
+    fn is_open(&self, route: Option<Route<'_>>) -> bool {
+        self.figures_only || matches!(route, Some(Route::Health | Route::Ready))
     }
 
     /// Whether this listener has the route.
-    fn is_here(&self, route: Route<'_>) -> bool {
-        match route {
-            Route::Metrics | Route::Health | Route::Ready => true,
-            Route::Unknown => false,
-            _ => !self.figures_only,
-        }
+    fn has(&self, route: Route<'_>) -> bool {
+        !self.figures_only || matches!(route, Route::Metrics | Route::Health | Route::Ready)
     }
 
     /// `GET /user/avatar`, the gateway's own endpoint.
@@ -383,12 +441,12 @@ mod tests {
     #[test]
     fn routes_match_as_the_gateways_do() {
         for path in ["/user/avatar", "/User/Avatar", "/user/avatar/"] {
-            assert_eq!(Route::of(path), Route::UserAvatar, "{path}");
+            assert_eq!(Route::of(path), Some(Route::UserAvatar), "{path}");
         }
         for path in ["/user/avatar//", "/user/avatars", "/user%2Favatar", "/avatars/", "/avatars/a/b", "/", "", "*"] {
-            assert_eq!(Route::of(path), Route::Unknown, "{path}");
+            assert_eq!(Route::of(path), None, "{path}");
         }
-        assert_eq!(Route::of("/avatars/1@g.us"), Route::Avatar("1@g.us"));
-        assert_eq!(Route::of("/ready/"), Route::Ready);
+        assert_eq!(Route::of("/avatars/1@g.us"), Some(Route::Avatar("1@g.us")));
+        assert_eq!(Route::of("/ready/"), Some(Route::Ready));
     }
 }

@@ -118,6 +118,9 @@ pub async fn run(command: Command) -> Result<(), Error> {
     survive_the_limit_of_file_sizes()?;
     match command {
         Command::Serve(config) => {
+            if let Some(identity) = &config.http.tls {
+                reload_on_hangup(identity.clone())?;
+            }
             let app = App::start(*config, Clock::system(), stop.clone()).await?;
             tracing::info!(address = %app.address(), version = VERSION, "listening");
             app.finish().await;
@@ -179,6 +182,28 @@ fn stop_on_signal() -> io::Result<CancellationToken> {
         std::process::exit(130);
     });
     Ok(stop)
+}
+
+/// On SIGHUP, by which service managers say that files have changed, the certificate and its key are read again.
+///
+/// Without them the signal keeps its meaning: a terminal that is closed ends what was started in it.
+fn reload_on_hangup(identity: http::Identity) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            let identity = identity.clone();
+            match tokio::task::spawn_blocking(move || identity.reload()).await {
+                Ok(Ok(())) => tracing::info!("the certificate was read again"),
+                Ok(Err(unusable)) => {
+                    let why = unusable.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    tracing::warn!(why, "the certificate stays as it was");
+                }
+                Err(_) => break,
+            }
+        }
+    });
+    Ok(())
 }
 
 /// A file that reaches the limit of file sizes (`ulimit -f`) fails the write, like a full disk, and does not end the process:

@@ -107,6 +107,8 @@ metrics! {
     http_requests: IntCounterVec = "http_requests_total" ["route", "status"];
     /// Client connections open now.
     http_connections: IntGauge = "http_connections";
+    /// Requests with credentials that are not accepted.
+    http_credentials_refused: IntCounter = "http_credentials_refused_total";
     /// Avatar lookups by clients, by how the cache met them.
     lookups: IntCounterVec = "lookups_total" ["met"];
     /// Time to meet an avatar lookup, by how the cache met it.

@@ -1,5 +1,8 @@
 //! User-space instructions per hit, counted by valgrind's callgrind. They hardly drift, so a change of code can be told from the
-//! weather.
+//! weather: the counts are compared with those in `recorded.txt`, and a hit that got dearer by more than a twentieth fails.
+//!
+//! With the same compiler and lock file, runs on a quiet machine differ by a few instructions. On a busy one a run takes longer, so
+//! that more of the program's own rounds are in it, and the server goes to sleep more often between requests: up to 3 % more.
 //!
 //! Each server runs under callgrind and writes its counts after a few requests and after more; what the second has beyond the
 //! first is the requests' alone: starting, connecting and writing counts cancel out.
@@ -11,8 +14,8 @@ use std::process::{Command, Stdio};
 
 use crate::compare::bare;
 use crate::load::{Ask, drive};
-use crate::machine::{Machine, report, reports, which};
-use crate::options::{Options, Which};
+use crate::machine::{Machine, reports, which};
+use crate::options::{Counts, Options, Which};
 use crate::server::Server;
 use crate::{Outcome, origin};
 
@@ -23,22 +26,27 @@ const KEYS: u64 = 1_000;
 const FEW: u64 = 2_000;
 const MORE: u64 = 12_000;
 
-const REPORT: &str = "instructions.txt";
+/// What a hit is known to cost: one line per server. It stands in the repository, and a change that makes a hit cheaper or has
+/// good reason to make it dearer changes it: `make bench ARGS=--instructions=record`.
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/hits/recorded.txt");
 
-pub(crate) fn run(options: &Options) -> Outcome {
+/// How much dearer than recorded a hit may be (per cent).
+const TOLERANCE: i64 = 5;
+
+pub(crate) fn run(options: &Options, then: Counts) -> Outcome {
     for (tool, package) in [("valgrind", "valgrind"), ("callgrind_control", "valgrind")] {
         which(tool).ok_or_else(|| format!("{tool} is not installed: apt-get install {package}"))?;
     }
     let machine = Machine::new()?;
     let folder = reports()?;
     let gateway = origin::start(&machine)?;
-    // What is not counted this time stays as it was.
-    let mut counts = read(&fs::read_to_string(folder.join(REPORT)).unwrap_or_default());
+    let recorded = read(&fs::read_to_string(RECORDED)?);
+    let mut counts = BTreeMap::new();
     let mut count = |name: &str, server: &Server| -> Outcome {
         let instructions = per_hit(&machine, server, &folder, name)?;
-        let earlier = counts.insert(name.to_owned(), instructions);
-        let change = earlier.map(|earlier| format!(" ({:+} to the last time)", instructions - earlier));
+        let change = recorded.get(name).map(|recorded| format!(" ({:+} to what is recorded)", instructions - recorded));
         println!("{name}: {instructions} instructions per hit{}", change.unwrap_or_default());
+        counts.insert(name.to_owned(), instructions);
         Ok(())
     };
     if options.wants(Which::Hyper) {
@@ -55,8 +63,27 @@ pub(crate) fn run(options: &Options) -> Outcome {
         count("avatar-proxy", &server)?;
     }
     println!("Where they went: callgrind_annotate {}", folder.join("callgrind.avatar-proxy.3").display());
-    let lines = counts.iter().map(|(name, instructions)| format!("{name} {instructions}\n"));
-    report(REPORT, &lines.collect::<String>())
+    if then == Counts::Record {
+        // What is not counted this time stays as it was.
+        let all = recorded.into_iter().chain(counts).collect::<BTreeMap<_, _>>();
+        let lines: Vec<String> = all.iter().map(|(name, count)| format!("{name} {count}\n")).collect();
+        fs::write(RECORDED, lines.concat())?;
+        println!("Recorded in {RECORDED}");
+        return Ok(());
+    }
+    counts.iter().try_for_each(|(name, &count)| compare(name, count, recorded.get(name).copied()))
+}
+
+/// An error if a count is too far above the one recorded.
+fn compare(name: &str, count: i64, recorded: Option<i64>) -> Outcome {
+    let Some(recorded) = recorded.filter(|recorded| (count - recorded) * 100 > recorded * TOLERANCE) else {
+        return Ok(());
+    };
+    Err(format!(
+        "a hit on {name} takes {count} instructions, more than {TOLERANCE} % above the {recorded} that are recorded; if there is \
+         good reason for that, record it: make bench ARGS=--instructions=record"
+    )
+    .into())
 }
 
 fn read(text: &str) -> BTreeMap<String, i64> {

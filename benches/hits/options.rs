@@ -25,9 +25,9 @@ pub(crate) struct Options {
     /// Which servers; all by default
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Which>,
-    /// Instead: user-space instructions per hit, counted by valgrind
-    #[arg(long, conflicts_with = "memory")]
-    pub(crate) instructions: bool,
+    /// Instead: user-space instructions per hit, counted by valgrind, and compared with those recorded (or recorded)
+    #[arg(long, conflicts_with = "memory", num_args = 0..=1, require_equals = true, default_missing_value = "compare")]
+    pub(crate) instructions: Option<Counts>,
     /// Instead: bytes per entry in memory, and how the process stays below its limit
     #[arg(long)]
     pub(crate) memory: bool,
@@ -49,6 +49,13 @@ pub(crate) enum Which {
     Nginx,
     Haproxy,
     Varnish,
+}
+
+/// What becomes of counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Counts {
+    Compare,
+    Record,
 }
 
 impl Options {

@@ -156,12 +156,19 @@ impl Flight {
 }
 
 impl Seat {
-    /// Waits for the end: `patience` until it starts, and `longest` from then on.
-    pub(super) async fn wait(mut self, clock: &Clock, patience: Duration, longest: Duration) -> Wait {
+    /// Waits for the end: `patience` until it starts, but not after `leaves`, and `longest` from then on.
+    pub(super) async fn wait(
+        mut self,
+        clock: &Clock,
+        patience: Duration,
+        longest: Duration,
+        leaves: impl Future<Output = ()>,
+    ) -> Wait {
         let first = tokio::select! {
             biased;
             stage = self.stage.wait_for(|stage| !matches!(stage, Stage::Waiting)) => stage.map(|stage| stage.clone()),
             () = clock.sleep(patience) => return Wait::NotStarted,
+            () = leaves => return Wait::NotStarted,
         };
         let last = match first {
             Ok(Stage::Asking) => tokio::select! {
@@ -239,6 +246,8 @@ impl Drop for Pilot {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
     use crate::clock::Timestamp;
     use crate::jid::{Device, Jid};
@@ -291,7 +300,7 @@ mod tests {
         pilot.asking();
         pilot.end(failure());
         for seat in [first, second] {
-            let wait = seat.wait(&world.clock, LONG, LONG).await;
+            let wait = seat.wait(&world.clock, LONG, LONG, pending()).await;
             assert!(matches!(wait, Wait::Ended(Ending::Failed(..))), "{wait:?}");
         }
         assert!(world.board().1.is_some());
@@ -305,7 +314,7 @@ mod tests {
             let _pilot = pilot;
             panic!("the pilot of a test panics on purpose");
         });
-        assert!(matches!(seat.wait(&world.clock, LONG, LONG).await, Wait::OwnerGone));
+        assert!(matches!(seat.wait(&world.clock, LONG, LONG, pending()).await, Wait::OwnerGone));
         assert!(task.await.is_err());
         assert!(world.board().1.is_some());
     }
@@ -316,13 +325,13 @@ mod tests {
         let (seat, pilot) = world.board();
         let (other, _) = world.board();
         let clock = world.clock.clone();
-        let waiting = tokio::spawn(async move { seat.wait(&clock, Duration::from_secs(10), LONG).await });
+        let waiting = tokio::spawn(async move { seat.wait(&clock, Duration::from_secs(10), LONG, pending()).await });
         tokio::task::yield_now().await;
         world.clock.advance(Duration::from_secs(10));
         assert!(matches!(waiting.await.unwrap(), Wait::NotStarted));
         pilot.as_ref().unwrap().asking();
         let clock = world.clock.clone();
-        let waiting = tokio::spawn(async move { other.wait(&clock, LONG, Duration::from_secs(20)).await });
+        let waiting = tokio::spawn(async move { other.wait(&clock, LONG, Duration::from_secs(20), pending()).await });
         tokio::task::yield_now().await;
         world.clock.advance(Duration::from_secs(20));
         assert!(matches!(waiting.await.unwrap(), Wait::TooLong));

@@ -171,11 +171,14 @@ impl Inner {
             let entropy = entropy();
             for _ in 0..APPLY_TRIES {
                 let rules = &self.rules_for(&held, wanted, now);
-                let verdict = change::observe(
-                    &held.state,
-                    &seen,
-                    Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules },
-                );
+                let around =
+                    Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules };
+                let state = match self.unrecorded(key, held.entry.as_ref(), now) {
+                    // It has no token of the store's, and counts as a look that overlapped: it makes no change, and ends a doubt.
+                    Some(unrecorded) => change::observe(&held.state, &unrecorded, around).state,
+                    None => held.state.clone(),
+                };
+                let verdict = change::observe(&state, &seen, around);
                 let previous = self.last_known(key, held.entry.as_ref(), &seen);
                 let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
                 let write = Write {
@@ -213,6 +216,20 @@ impl Inner {
         let warm = wanted || held.requested_at.is_some_and(|requested| now.since(requested) < self.config.warm_for);
         let recheck_interval = if warm { interval.min(rules.recheck_interval) } else { interval };
         Rules { recheck_interval, ..rules }
+    }
+
+    /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.
+    fn unrecorded(&self, key: &Key, held: Option<&Entry>, now: Timestamp) -> Option<Observation> {
+        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(now))?;
+        let at = slot.entry.checked_at;
+        let outcome = slot.entry.outcome.clone();
+        held.is_none_or(|held| held.checked_at < at).then_some(Observation {
+            variant: key.variant,
+            outcome,
+            start: Token::default(),
+            started_at: at,
+            ended_at: at,
+        })
     }
 
     /// What was known before a look: what the store holds, unless only memory knows of a picture that lives, because the store

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::change::State;
@@ -23,6 +23,13 @@ use crate::outcome::Outcome;
 
 /// What moka and the allocator hold per entry beside its texts (bytes), measured at a million entries.
 const OVERHEAD: usize = 448;
+
+/// What an entity tag is made of: some bits of a digest. The same answer has the same tag after a restart and on every replica.
+#[must_use]
+pub fn tag_of(answer: &[u8]) -> u64 {
+    let digest = Sha256::digest(answer);
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has more than eight bytes"))
+}
 
 /// An entry in memory, with what answers need beside it.
 #[derive(Debug)]
@@ -66,7 +73,10 @@ impl Slot {
     pub fn new(entry: Entry, history: History, requested_at: Option<Timestamp>) -> Self {
         Self {
             history,
-            tag: tag(&entry.outcome),
+            tag: tag_of(match &entry.outcome {
+                Outcome::Present(picture) => picture.results().as_bytes(),
+                Outcome::Negative(_) => b"",
+            }),
             touched: AtomicI64::new(requested_at.map_or(i64::MIN, Timestamp::as_millis)),
             nudged: AtomicI64::new(i64::MIN),
             entry,
@@ -99,16 +109,6 @@ fn claim(last: &AtomicI64, now: Timestamp, grain: Duration) -> bool {
     let (now, grain) = (now.as_millis(), i64::try_from(grain.as_millis()).unwrap_or(i64::MAX));
     (now < seen || now.saturating_sub(seen) >= grain)
         && last.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-/// The same answer has the same tag after a restart and on every replica.
-fn tag(outcome: &Outcome) -> u64 {
-    let mut hasher = Sha256::new();
-    if let Outcome::Present(picture) = outcome {
-        hasher.update(picture.results());
-    }
-    let digest = hasher.finalize();
-    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has more than eight bytes"))
 }
 
 pub(super) struct Memory {
@@ -212,13 +212,13 @@ impl Memory {
     fn digest(&self, key: &Key) -> u128 {
         let Key { subject: Subject { device, jid }, variant } = key;
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
-        // The short parts in one piece of fixed length, and the long one last: no two keys are spelled alike.
-        let mut head = [0; USER_MAX + 3];
-        head[..jid.user().len()].copy_from_slice(jid.user().as_bytes());
-        head[USER_MAX] = u8::try_from(jid.user().len()).unwrap_or(u8::MAX);
-        head[USER_MAX + 1] = jid.server() as u8;
-        head[USER_MAX + 2] = variant.to_bits();
-        hasher.write(&head);
+        // The user behind its length, and the long part last: no two keys are spelled alike.
+        let (user, mut head) = (jid.user().as_bytes(), [0; 3 + USER_MAX]);
+        head[0] = u8::try_from(user.len()).unwrap_or(u8::MAX);
+        head[1] = jid.server() as u8;
+        head[2] = variant.to_bits();
+        head[3..3 + user.len()].copy_from_slice(user);
+        hasher.write(&head[..3 + user.len()]);
         hasher.write(device.as_str().as_bytes());
         hasher.finish128().as_u128()
     }

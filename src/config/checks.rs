@@ -63,6 +63,15 @@ pub(super) fn no_loop(settings: &mut Settings, listen: SocketAddr, gateway: &Uri
     }
 }
 
+/// An authority is asked about certificates, and a gateway in plain text has none.
+pub(super) fn authority_has_a_use(settings: &mut Settings, gateway: &Uri) {
+    if gateway.scheme_str() == Some("http") {
+        let text = "has no effect beside an http: gateway, whose word nobody checks; give --gateway-url https://..., or leave \
+                    this out";
+        settings.object("--gateway-ca", text);
+    }
+}
+
 /// Whether a listener there also takes what is sent to `address`.
 fn takes(listener: SocketAddr, address: IpAddr) -> bool {
     let takes_all = listener.ip().is_unspecified() && (listener.is_ipv6() || address.is_ipv4());

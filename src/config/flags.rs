@@ -101,7 +101,8 @@ impl Flag {
 
     /// Whether values of it must never be shown.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self.name, "--auth" | "--gateway-auth")
+        // The key itself, where its path should be.
+        matches!(self.name, "--auth" | "--gateway-auth" | "--tls-key")
     }
 }
 
@@ -120,6 +121,23 @@ const FLAGS: &[Flag] = &[
         heading: Listening,
         help: "Where to answer: an IP address or `localhost`, and a port; port 0 takes a free one. `0.0.0.0:8080` and \
                `[::]:8080` are every interface. Anything but loopback needs --auth or --allow-anonymous",
+    },
+    Flag {
+        name: "--tls-cert",
+        form: "PATH",
+        default: Unset,
+        demo_default: Elsewhere,
+        heading: Listening,
+        help: "A file with a certificate (PEM), and those between it and its authority behind it: --listen then speaks https, \
+               and http no more. SIGHUP reads it and --tls-key again",
+    },
+    Flag {
+        name: "--tls-key",
+        form: "PATH",
+        default: Unset,
+        demo_default: Elsewhere,
+        heading: Listening,
+        help: "A file with the private key (PEM, without a passphrase) of the certificate in --tls-cert",
     },
     Flag {
         name: "--auth",

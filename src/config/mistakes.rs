@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, in words for the person who wrote it.
 //!
 //! A mistake names its flag, and the variable or file the value came from; it says what would be right. It shows the value
-//! unless that could hold a secret: values of `--auth` and `--gateway-auth` never, any other not if it contains an `@`, as a
+//! unless that could hold a secret: values of `--auth`, `--gateway-auth` and `--tls-key` never, any other not if it contains an `@`, as a
 //! URL with a password does, or a `?`.
 
 use std::fmt;

@@ -36,14 +36,14 @@ impl Guard {
         }
         let Some(given) = facts.authorization.and_then(|value| basic(value.as_bytes())) else { return false };
         let encoded =
-            self.accepted.iter().fold(false, |found, (_, encoded)| found | bool::from(encoded.as_bytes().ct_eq(given)));
+            self.accepted.iter().fold(false, |found, (_, encoded)| found | is_same(encoded.as_bytes(), given));
         encoded || self.admits_decoded(given)
     }
 
     /// The same for base64 that is spelled otherwise.
     fn admits_decoded(&self, given: &[u8]) -> bool {
         let Ok(plain) = STANDARD.decode(given) else { return false };
-        self.accepted.iter().fold(false, |found, (accepted, _)| found | bool::from(accepted.ct_eq(&plain)))
+        self.accepted.iter().fold(false, |found, (accepted, _)| found | is_same(accepted, &plain))
     }
 
     /// Whether the name that a client calls us by is acceptable.
@@ -55,6 +55,23 @@ impl Guard {
         let host = uri.host().or_else(|| facts.host.map(|host| host.to_str().unwrap_or_default()));
         host.is_none_or(is_loopback_name)
     }
+}
+
+/// Whether two secrets are the same, in a time that tells nothing but whether their lengths are.
+///
+/// The words are compared by `subtle`, without a branch between them: a quarter of what its comparison of slices takes, which
+/// goes byte by byte.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    let last = |rest: &[u8]| {
+        let mut padded = [0; 8];
+        padded[..rest.len()].copy_from_slice(rest);
+        word(&padded)
+    };
+    let words = a_words.iter().zip(b_words);
+    a.len() == b.len()
+        && words.fold(last(a_rest).ct_eq(&last(b_rest)), |same, (a, b)| same & word(a).ct_eq(&word(b))).into()
 }
 
 /// The token behind `Basic `.
@@ -101,7 +118,7 @@ mod tests {
     fn accepts_what_is_configured_and_nothing_else() {
         assert!(admits(&format!("Basic {}", STANDARD.encode("ada:s3cret"))));
         assert!(admits(&format!("bAsIc  {}", STANDARD.encode("bob:a:b"))));
-        for wrong in ["ada:s3cre", "ada:s3crets", "ada:", ":", "", "bob:s3cret"] {
+        for wrong in ["ada:s3cre", "ada:s3creT", "adA:s3cret", "ada:s3crets", "ada:", ":", "", "bob:s3cret"] {
             assert!(!admits(&format!("Basic {}", STANDARD.encode(wrong))), "{wrong}");
         }
         for wrong in ["Basic", "Basic ", "Bearer x", "Basic !!!", "x"] {

@@ -46,7 +46,7 @@ impl<'a> Parameters<'a> {
     pub(super) fn read(query: &'a str, names: Names) -> Result<Self, Invalid> {
         let mut read = Self::default();
         // Nearly every query is plain, which one look tells for all of its parts.
-        let encoded = query.bytes().filter(|byte| matches!(byte, b'%' | b'+')).count() > 0;
+        let encoded = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
         let decode = |text| if encoded { decode(text, true) } else { Some(Cow::Borrowed(text)) };
         let mut rest = Some(query);
         while let Some(pairs) = rest {
@@ -95,6 +95,13 @@ pub(super) fn named_device(facts: &Facts<'_>, parameter: Option<&str>) -> Result
     let header = facts.device.map(http::HeaderValue::as_bytes).unwrap_or_default();
     if header.is_empty() && parameter.is_none() {
         return Ok(None);
+    }
+    // Nearly every name is plain: nothing to decode, to trim or to object to.
+    if let Ok(name) = std::str::from_utf8(header)
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    {
+        return Device::new(name).map(Some).map_err(|error| Invalid(Cow::Owned(error.to_string())));
     }
     let header = std::str::from_utf8(header).ok().and_then(|value| decode(value, false));
     let header = header.ok_or_else(|| Invalid::of("X-Device-Id", "is not valid percent-encoding."))?;

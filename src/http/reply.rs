@@ -5,27 +5,28 @@
 //! `ETag` over the URL, so that a 304 never keeps a dead link alive.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderName, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::body::Body;
 use super::facts::Facts;
 use super::query::Invalid;
-use crate::avatars::{Found, Met, Slot, Unmet, Why};
+use crate::avatars::{Found, Slot, Unmet, Why, tag_of};
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
 use crate::go_json;
 use crate::jid::Key;
 use crate::outcome::{Class, Failure, Negative, Outcome, Picture};
 use crate::store::StoreError;
+
+mod headers;
+
+pub(super) use headers::Template;
+use headers::{about, is_known};
 
 /// A reply.
 pub(super) type Reply = Response<Body>;
@@ -36,16 +37,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The answer depends on the device, which a header may name.
-const VARY_DEVICE: HeaderValue = HeaderValue::from_static("X-Device-Id");
-
-/// How long a client may keep an answer without asking again (s), if the URL lives that long: short, because a client that is
-/// told of a change asks again and must not be answered by itself. Asking again costs a 304.
-const MAX_AGE_SECONDS: u64 = 60;
-const MAX_AGE: HeaderValue = HeaderValue::from_static("private, max-age=60");
-
-/// The gateway's own success message.
-const SUCCESS_HEAD: &[u8] = br#"{"code":"SUCCESS","message":"Success get avatar","results":{"url":""#;
+/// The gateway's own success message, around what varies.
+const SUCCESS_HEAD: &str = r#"{"code":"SUCCESS","message":"Success get avatar","results":{"url":""#;
+const SUCCESS_END: &str = r#""}}"#;
 
 fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Body>) -> Reply {
     let mut reply = Response::new(body.into());
@@ -174,6 +168,15 @@ pub(super) fn unauthorized() -> Reply {
     reply
 }
 
+/// 429, and no further request on this connection: a guess costs at least the next one.
+pub(super) fn guessing(retry_after: Duration) -> Reply {
+    let message = "too many wrong credentials came from this address.";
+    let mut reply = error(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", message);
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole(retry_after)));
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
 /// 405: not with this method.
 pub(super) fn not_allowed(allowed: &'static str) -> Reply {
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this address takes another method.");
@@ -182,14 +185,13 @@ pub(super) fn not_allowed(allowed: &'static str) -> Reply {
 }
 
 /// The answer to `GET /user/avatar`.
-pub(super) fn avatar(found: &Found, facts: &Facts<'_>) -> Reply {
+pub(super) fn avatar(found: &Found, facts: &Facts<'_>, template: &Template) -> Reply {
     match &found.slot.entry.outcome {
         Outcome::Present(picture) => {
-            let tag = Some(found.slot.tag);
             if is_known(facts, found.slot.tag) {
-                return about(not_modified(), found, tag);
+                return about(not_modified(), found, Some(found.slot.tag));
             }
-            about(reply(StatusCode::OK, JSON, success(picture)), found, tag)
+            template.reply(picture, found)
         }
         Outcome::Negative(Negative { status: code, code: word, message, .. }) => {
             about(reply(status(*code), JSON, envelope(word, message, None)), found, None)
@@ -224,8 +226,7 @@ pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
     };
     let body = serde_json::to_vec(&avatar).unwrap_or_default();
     // Unlike the gateway's own body, this one tells more than the URL: when it was last looked at, how often it changed.
-    let digest = Sha256::digest(&body);
-    let tag = u64::from_be_bytes(digest[..8].try_into().unwrap_or_default());
+    let tag = tag_of(&body);
     if is_known(facts, tag) {
         return about(not_modified(), found, Some(tag));
     }
@@ -322,124 +323,25 @@ fn refused(refusal: &Refusal) -> &'static str {
     }
 }
 
-/// Adds the headers that say how an answer came about and how long it lasts.
-///
-/// On a cache hit this is the larger part of our own work, so all values that vary are written into one buffer.
-fn about(mut reply: Reply, found: &Found, tag: Option<u64>) -> Reply {
-    let entry = &found.slot.entry;
-    let ttl = entry.ttl(found.at).as_secs();
-    let mut written = Written::default();
-    let how = written.next(|text| {
-        let ttl = |text: &mut Vec<u8>, before: &str| {
-            push(text, before);
-            push(text, itoa::Buffer::new().format(ttl));
-        };
-        match &found.met {
-            Met::Memory | Met::Store => ttl(text, "avatar-proxy; hit; ttl="),
-            Met::Recent => {
-                ttl(text, "avatar-proxy; hit; ttl=");
-                push(text, "; detail=recent");
-            }
-            Met::Spared(refusal) => {
-                ttl(text, "avatar-proxy; hit; ttl=");
-                push(text, "; detail=");
-                push(text, refused(refusal));
-            }
-            Met::Kept(failure) => {
-                ttl(text, "avatar-proxy; fwd=stale; ttl=");
-                push(text, "; detail=");
-                push(text, failure.class.as_str());
-            }
-            Met::Asked { why, collapsed, stored } => {
-                push(text, "avatar-proxy; fwd=");
-                push(text, why.as_str());
-                push(text, if *stored { "; stored" } else { "" });
-                push(text, if *collapsed { "; collapsed" } else { "" });
-                ttl(text, "; ttl=");
-                push(text, if *stored { "" } else { "; detail=store-away" });
-            }
-        }
-    });
-    let age = written.next(|text| push(text, itoa::Buffer::new().format(entry.age(found.at).as_secs())));
-    let max_age = (ttl < MAX_AGE_SECONDS).then(|| {
-        written.next(|text| {
-            push(text, "private, max-age=");
-            push(text, itoa::Buffer::new().format(ttl));
-        })
-    });
-    let tag = tag.map(|tag| written.next(|text| text.extend_from_slice(&quoted(tag))));
-
-    let values = Bytes::from(written.0);
-    let value = |range: Range<usize>| {
-        HeaderValue::from_maybe_shared(values.slice(range)).unwrap_or(HeaderValue::from_static(""))
-    };
-    let headers = reply.headers_mut();
-    headers.insert(CACHE_STATUS, value(how));
-    headers.insert(AGE, value(age));
-    headers.insert(CACHE_CONTROL, max_age.map_or(MAX_AGE, value));
-    headers.insert(VARY, VARY_DEVICE);
-    if let Some(tag) = tag {
-        headers.insert(ETAG, value(tag));
-    }
-    reply
-}
-
-/// Header values, one behind the other.
-struct Written(Vec<u8>);
-
-impl Default for Written {
-    fn default() -> Self {
-        Self(Vec::with_capacity(128))
-    }
-}
-
-impl Written {
-    fn next(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
-        let start = self.0.len();
-        write(&mut self.0);
-        start..self.0.len()
-    }
-}
-
-fn push(text: &mut Vec<u8>, more: &str) {
-    text.extend_from_slice(more.as_bytes());
-}
-
 fn not_modified() -> Reply {
     let mut reply = Response::new(Body::from(""));
     *reply.status_mut() = StatusCode::NOT_MODIFIED;
     reply
 }
 
-/// A strong entity tag (RFC 9110 section 8.8.3).
-fn quoted(tag: u64) -> [u8; 18] {
-    let mut quoted = [b'"'; 18];
-    for (place, shift) in quoted[1..17].iter_mut().zip((0..16).rev()) {
-        *place = b"0123456789abcdef"[(tag >> (shift * 4) & 15) as usize];
-    }
-    quoted
-}
-
-/// Whether the client holds the answer with this tag already (RFC 9110 section 13.1.2, weak comparison).
-fn is_known(facts: &Facts<'_>, tag: u64) -> bool {
-    let Some(lines) = &facts.known_tags else { return false };
-    let tag = quoted(tag);
-    lines.iter().any(|line| {
-        line.as_bytes().split(|&byte| byte == b',').any(|held| {
-            let held = held.trim_ascii();
-            let held = held.strip_prefix(b"W/").unwrap_or(held);
-            held == b"*" || held == tag
-        })
-    })
+fn push(text: &mut Vec<u8>, more: &str) {
+    text.extend_from_slice(more.as_bytes());
 }
 
 /// The gateway's success body.
-fn success(picture: &Picture) -> Vec<u8> {
-    [SUCCESS_HEAD, picture.results().as_bytes(), b"\"}}"].concat()
+fn success(text: &mut Vec<u8>, picture: &Picture) {
+    push(text, SUCCESS_HEAD);
+    push(text, picture.results());
+    push(text, SUCCESS_END);
 }
 
 /// The gateway's envelope; `results` is JSON text.
-fn envelope(code: &str, message: &str, results: Option<&str>) -> String {
+pub(super) fn envelope(code: &str, message: &str, results: Option<&str>) -> String {
     let mut body = String::with_capacity(64 + code.len() + message.len());
     body.push_str("{\"code\":\"");
     go_json::escape(&mut body, code);
@@ -469,8 +371,10 @@ mod tests {
     #[test]
     fn writes_the_gateways_bytes() {
         let picture = Picture::new("https://h/p?a=1&oe=620AA726", "1635239861", "image");
+        let mut body = Vec::new();
+        success(&mut body, &picture);
         assert_eq!(
-            String::from_utf8(success(&picture)).unwrap(),
+            String::from_utf8(body).unwrap(),
             "{\"code\":\"SUCCESS\",\"message\":\"Success get avatar\",\"results\":{\"url\":\"https://h/p?a=1\\u0026oe=620AA726\",\
              \"id\":\"1635239861\",\"type\":\"image\"}}"
         );
@@ -478,16 +382,6 @@ mod tests {
             envelope("C", "a <b> & \"c\"\u{1}", None),
             "{\"code\":\"C\",\"message\":\"a \\u003cb\\u003e \\u0026 \\\"c\\\"\\u0001\",\"results\":null}"
         );
-    }
-
-    #[test]
-    fn compares_tags_weakly() {
-        let known = |value: &'static str| {
-            let value = HeaderValue::from_static(value);
-            is_known(&Facts { known_tags: Some(vec![&value]), ..Facts::default() }, 1)
-        };
-        assert!(known("\"0000000000000001\"") && known("\"x\", W/\"0000000000000001\"") && known("*"));
-        assert!(!known("\"0000000000000002\"") && !known("0000000000000001") && !known(""));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use avatar_proxy::config::{self, Command, Config, Preset, Stop, StoreLocation, f
 use avatar_proxy::telemetry::Format;
 use proptest::prelude::*;
 
+use crate::support::authority::Authority;
+
 const URL: &str = "--gateway-url=http://localhost:3000/wa";
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -179,6 +181,54 @@ fn mistakes_name_their_flag_and_what_would_be_right() {
     assert!(said.starts_with("--store: is for `serve` alone"), "{said}");
     let said = given(["serve", URL, &format!("--default-device={}", "d".repeat(257))]).mistake();
     assert!(said.ends_with("at most 256 bytes, this one 257") && said.len() < 200, "{said}");
+}
+
+#[test]
+fn a_certificate_and_its_key_are_read_before_anything_starts() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other").signs(&["localhost"]));
+    let signed = ours.signs(&["localhost"]);
+    let (chain, key) = (signed.certificate_pem + &ours.pem(), signed.key_pem);
+    let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    for (chain, key, said) in [
+        (&*chain, &*key, &[][..]),
+        ("", &key, &["--tls-cert: it holds no certificate (PEM)"]),
+        (&key, &key, &["--tls-cert: it holds no certificate (PEM)"]),
+        (&chain[..200], &key, &["--tls-cert: it is not whole (PEM)"]),
+        (&chain, "", &["--tls-key: it holds no private key (PEM)"]),
+        (&chain, &key[..100], &["--tls-key: it is not whole (PEM)"]),
+        (&chain, &encrypted, &["--tls-key: its key is encrypted"]),
+        (&chain, old, &["--tls-key: its key is encrypted"]),
+        (&chain, &other.key_pem, &["--tls-key: it is not the key of the certificate in --tls-cert"]),
+        ("", "", &["--tls-cert: it holds no certificate (PEM)", "--tls-key: it holds no private key (PEM)"]),
+    ] {
+        let [chain, key] = [chain, key].map(|text| file_with(text.as_bytes()));
+        let flags = [format!("--tls-cert={}", chain.display()), format!("--tls-key={}", key.display())];
+        let mistakes = given(["serve", URL, &flags[0], &flags[1], "--gateway-rate=1"]).mistakes();
+        assert_eq!(mistakes.len(), said.len() + 1, "told with all others: {mistakes:?}");
+        for said in said {
+            let (flag, why) = said.split_once(": ").unwrap();
+            assert!(mistakes.iter().any(|line| line.starts_with(flag) && line.contains(why)), "{said}: {mistakes:?}");
+        }
+        assert!(!mistakes.concat().contains("BEGIN"), "{mistakes:?}");
+    }
+    let nowhere = given(["serve", URL, "--tls-cert=nowhere/cert.pem", "--tls-key=nowhere/key.pem"]).mistakes();
+    assert!(
+        nowhere[0].contains("nowhere/cert.pem: No such file") && nowhere[1].contains("nowhere/key.pem: No such file")
+    );
+    assert_eq!(given(["serve", URL, "--tls-cert=a.pem"]).mistake(), "--tls-key: is required beside --tls-cert");
+    assert_eq!(given(["serve", URL, "--tls-key=a.pem"]).mistake(), "--tls-cert: is required beside --tls-key");
+    // As whoever takes `_FILE` for the file's own name will do.
+    let path = file_with(key.as_bytes());
+    let said = given(["serve", URL]).with("AVATAR_PROXY_TLS_KEY_FILE", &*path).mistake();
+    assert!(said.contains("write the path of a file, not what it holds") && !said.contains("BEGIN"), "{said}");
+}
+
+#[test]
+fn an_authority_for_a_gateway_without_certificates_is_a_mistake() {
+    let said = given(["serve", URL, "--gateway-ca=ca.pem"]).mistake();
+    assert!(said.starts_with("--gateway-ca: has no effect beside an http: gateway"), "{said}");
+    assert!(given(["serve", "--gateway-url=https://h", "--gateway-ca=ca.pem"]).mistakes().is_empty());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::support::caller::Caller;
 use crate::support::client::{Answer, Client};
 use crate::support::eventually::eventually;
 use crate::support::hand::{self, SECOND};
+use crate::support::wire::Wire;
 
 const ADA: &str = "999001";
 const BOB: &str = "999002";
@@ -73,7 +74,7 @@ async fn the_first_client_may_hang_up_half_way() {
     ada.arrived(1).await;
     let others = [asking(&app, ADA, ""), asking(&app, ADA, "")];
     waiting(&app, 3).await;
-    first.hangs_up();
+    first.breaks_off();
     waiting(&app, 2).await;
     held.release();
     for other in others {
@@ -105,6 +106,20 @@ async fn a_lookup_that_waits_for_the_budget_is_given_up_with_its_last_client_and
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_sending_side_is_told_to_come_back_if_it_has_to_wait_for_the_budget() {
+    let world = hand::world(Options::default()).await.flag("--gateway-rate=1/h").flag("--max-wait=2h");
+    let app = world.start().await;
+    let mut wire = Wire::open(app.app().address()).await;
+    wire.send(format!("GET /user/avatar?phone={ADA} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+    queued(&app, 1).await;
+    wire.finish_sending().await;
+    let answer = wire.answer().await.expect("it may be listening");
+    assert!(answer.status == 429 && answer.head.contains("retry-after: "), "{answer:?}");
+    queued(&app, 0).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn a_lookup_that_has_been_asked_ends_in_the_cache_though_everybody_hung_up() {
     let world = World::new().await;
     let ada = world.gateway.person(ADA).picture("17");
@@ -114,7 +129,7 @@ async fn a_lookup_that_has_been_asked_ends_in_the_cache_though_everybody_hung_up
     waiting(&app, 2).await;
     ada.arrived(1).await;
     for caller in callers {
-        caller.hangs_up();
+        caller.breaks_off();
     }
     waiting(&app, 0).await;
     held.release();

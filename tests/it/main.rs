@@ -14,6 +14,7 @@ mod full_disk;
 mod gateway;
 mod hostile;
 mod house;
+mod https;
 mod life;
 mod logs;
 mod lookup;

@@ -2,6 +2,7 @@
 //! in front of the simulated gateway, asked by a plain client ([`client`]).
 
 pub(crate) mod app;
+pub(crate) mod authority;
 pub(crate) mod background;
 pub(crate) mod caller;
 pub(crate) mod client;

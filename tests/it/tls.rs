@@ -3,25 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::app::World;
+use crate::support::authority::Authority;
 use crate::support::process::Process;
-
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-/// An authority of our own.
-fn authority(name: &str) -> Issuer {
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, name);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
 
 /// Terminates TLS in front of the world's gateway, as a balancer does, with a certificate for these names.
 struct Terminator {
@@ -30,16 +19,13 @@ struct Terminator {
 }
 
 impl Terminator {
-    async fn new(world: &World, authority: &Issuer, names: &[&str]) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, authority).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    async fn new(world: &World, authority: &Authority, names: &[&str]) -> Self {
+        let signed = authority.signs(names);
         let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
+            .with_single_cert(vec![signed.certificate.clone()], signed.key())
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -77,13 +63,13 @@ fn ca_file(world: &World, text: &str) -> String {
 
 #[tokio::test]
 async fn a_gateway_is_believed_by_the_word_of_the_authority_that_is_named() {
-    let ours = authority("ours");
+    let ours = Authority::new("ours");
     for host in ["localhost", "127.0.0.1"] {
         let world = World::new().await;
         world.gateway.person("999001").picture("17");
         let terminator = Terminator::new(&world, &ours, &["localhost", "127.0.0.1"]).await;
         // Others may stand in the same file.
-        let flag = ca_file(&world, &(authority("another").pem() + &ours.pem()));
+        let flag = ca_file(&world, &(Authority::new("another").pem() + &ours.pem()));
         let world = world.flag(&terminator.url(host)).flag(&flag);
         let app = world.start().await;
         assert_eq!(app.avatar("999001").await.expect(200, "fwd=miss; stored; ttl=").picture_id(), "17");
@@ -94,10 +80,10 @@ async fn a_gateway_is_believed_by_the_word_of_the_authority_that_is_named() {
 #[tokio::test]
 async fn a_gateway_with_another_authoritys_certificate_is_not_believed() {
     let world = World::new().await;
-    let terminator = Terminator::new(&world, &authority("theirs"), &["localhost"]).await;
+    let terminator = Terminator::new(&world, &Authority::new("theirs"), &["localhost"]).await;
     // Even one of the same name.
     for name in ["ours", "theirs"] {
-        let flag = ca_file(&world, &authority(name).pem());
+        let flag = ca_file(&world, &Authority::new(name).pem());
         let config = |world: World| world.flag(&terminator.url("localhost")).flag(&flag);
         let other = config(World::new().await);
         let app = other.start().await;
@@ -111,7 +97,7 @@ async fn a_gateway_with_another_authoritys_certificate_is_not_believed() {
 #[tokio::test]
 async fn a_gateway_with_a_certificate_for_another_name_is_not_believed() {
     let world = World::new().await;
-    let ours = authority("ours");
+    let ours = Authority::new("ours");
     let terminator = Terminator::new(&world, &ours, &["gateway.example"]).await;
     let flag = ca_file(&world, &ours.pem());
     let world = world.flag(&terminator.url("localhost")).flag(&flag);
@@ -123,7 +109,7 @@ async fn a_gateway_with_a_certificate_for_another_name_is_not_believed() {
 
 #[tokio::test]
 async fn a_file_that_holds_no_authority_is_refused_at_the_start() {
-    let broken = authority("ours").pem().replace("MII", "AAA");
+    let broken = Authority::new("ours").pem().replace("MII", "AAA");
     for text in ["", "no certificate", &broken] {
         let world = World::new().await;
         let flag = ca_file(&world, text);

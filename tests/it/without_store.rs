@@ -1,5 +1,6 @@
 //! Failure of the store is not failure of the whole: lookups go on from memory and the gateway, and record nothing.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ impl Path {
 
     async fn look(&self, phone: &str, ask: Ask) -> Found {
         let key = key(phone);
-        let lookup = self.avatars.lookup(&key, ask);
+        let lookup = self.avatars.lookup(&key, ask, pending());
         tokio::pin!(lookup);
         loop {
             tokio::select! {
@@ -177,6 +178,26 @@ async fn one_odd_answer_does_not_replace_what_was_seen_while_the_store_was_away(
     assert_eq!(id(&path.look("999001", NO_CACHE).await), "17");
     path.clock.advance(Duration::from_secs(60));
     assert_eq!(id(&path.look("999001", NO_CACHE).await), "not_set", "the second look is believed");
+}
+
+#[tokio::test]
+async fn what_was_seen_while_the_store_was_away_ends_a_doubt_from_before() {
+    for first in [Reply::NotSet, Reply::Present] {
+        let path = Path::new().await;
+        let ada = path.gateway.person("999001").picture("17").replies(first);
+        path.look("999001", Ask::default()).await;
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(true);
+        ada.replies(Reply::Present);
+        path.clock.advance(NO_LONGER_RECENT);
+        path.look("999001", NO_CACHE).await;
+        path.store.fail(false);
+        ada.replies(Reply::NotSet);
+        path.clock.advance(Duration::from_secs(60));
+        assert_eq!(id(&path.look("999001", NO_CACHE).await), "17", "one odd answer is not a removal");
+    }
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn a_change_arrives_as_it_is_noticed() {
     change(&app, &world, ADA, "19").await;
     let event = subscriber.next().await.unwrap();
     assert_eq!(event.new_id(), "19", "not what was before");
-    assert_eq!((event.event.as_str(), &event.json()["event"]), ("", &"avatar.changed".into()));
+    assert_eq!((event.name.as_str(), &event.json()["event"]), ("", &"avatar.changed".into()));
     assert_eq!(event.json()["payload"]["cursor"], event.id.as_str(), "the id is the cursor");
     assert_eq!(app.get("/changes?limit=2").await.json()["changes"][1], event.json(), "the same as in the log");
     assert!((app.metric("avatar_proxy_subscribers").await - 1.0).abs() < 0.1);
@@ -105,7 +105,7 @@ async fn whoever_missed_something_is_told_once() {
     for odd in ["0123456789abcdef.1"] {
         let mut subscriber = subscribe(&app, "", &[("last-event-id", odd)]).await;
         let gap = subscriber.next().await.unwrap();
-        assert_eq!((gap.event.as_str(), &gap.json()["event"]), ("gap", &"avatar.gap".into()));
+        assert_eq!((gap.name.as_str(), &gap.json()["event"]), ("gap", &"avatar.gap".into()));
         assert_eq!(
             (&gap.json()["payload"]["from"], &gap.json()["payload"]["to"]),
             (&odd.into(), &gap.id.as_str().into())

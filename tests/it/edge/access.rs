@@ -1,5 +1,7 @@
 //! Who gets in: credentials where there are some, and on an unguarded loopback only who calls it by its name.
 
+use std::time::{Duration, Instant};
+
 use avatar_proxy::demo::Options;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -7,6 +9,7 @@ use http::Method;
 
 use crate::support::app::{TestApp, World};
 use crate::support::client::{Answer, Client};
+use crate::support::eventually::eventually;
 
 const ADA: &str = "/user/avatar?phone=999001";
 
@@ -42,6 +45,45 @@ async fn every_configured_user_gets_in_and_nobody_else() {
     assert_eq!(world.gateway.lookups(), 0);
     get_as(&app, ADA, "ada:s3cret").await.expect(200, "fwd=miss");
     get_as(&app, ADA, "bob:a:b").await.expect(200, "hit");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn guessing_gets_slower_and_whoever_knows_the_password_notices_nothing() {
+    let world = World::new().await.flag("--auth=ada:s3cret");
+    let app = world.start().await;
+    get_as(&app, ADA, "ada:s3cret").await.expect(200, "fwd=miss");
+    let guess = |number: u32| {
+        let client = Client::clone(&app);
+        let guessed = BASE64_STANDARD.encode(format!("ada:{number}"));
+        tokio::spawn(async move { client.get_with(ADA, &[("authorization", &format!("Basic {guessed}"))]).await })
+    };
+    let started = Instant::now();
+    let mut refused = 0;
+    for guess in (0..50).map(guess).collect::<Vec<_>>() {
+        let answer = guess.await.unwrap();
+        assert!([401, 429].contains(&answer.status.as_u16()), "{answer:?}");
+        if answer.status == 429 {
+            assert_eq!((answer.code().as_str(), answer.header("connection")), ("RATE_LIMITED", "close"));
+            assert!((1..=2).contains(&answer.retry_after()), "{answer:?}");
+            refused += 1;
+        }
+    }
+    // Ten for nothing, and four that waited at once.
+    assert!((1..=36).contains(&refused), "{refused} refused");
+    assert!(started.elapsed() >= Duration::from_millis(125), "some waited");
+
+    let late = guess(50);
+    let refused = "avatar_proxy_http_credentials_refused_total";
+    eventually("it is refused", async || app.app().metrics().http_credentials_refused.get() == 51).await;
+    get_as(&app, ADA, "ada:s3cret").await.expect(200, "hit; ttl=");
+    assert!(!late.is_finished(), "nobody else waits for it");
+    assert_eq!(late.await.unwrap().status, 401);
+    let page = get_as(&app, "/metrics", "ada:s3cret").await;
+    assert!(page.text().contains(&format!("{refused} 51")), "{refused}");
+    for _ in 0..20 {
+        assert_eq!(app.get(ADA).await.status, 401, "no credentials are no guess");
+    }
     app.stop().await;
 }
 

@@ -66,6 +66,33 @@ async fn heads_without_end_are_refused() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_is_refused_in_the_envelope() {
+    let proxy = Besieged::new().await;
+    let health = "GET /health HTTP/1.1\r\nhost: localhost\r\n";
+    for (before, rest, status, code) in [
+        ("", format!("{health}{}\r\n", numbered(101)), 431, "REQUEST_HEADER_FIELDS_TOO_LARGE"),
+        // Exactly what is read of a head, so that no byte is left to be hung up on.
+        (
+            "",
+            format!("{health}x: {}", "a".repeat((64 << 10) - health.len() - 3)),
+            431,
+            "REQUEST_HEADER_FIELDS_TOO_LARGE",
+        ),
+        ("", format!("{health}x\0y: a\r\n\r\n"), 400, "BAD_REQUEST"),
+        ("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", "G\0T / HTTP/1.1\r\n\r\n".to_owned(), 400, "BAD_REQUEST"),
+    ] {
+        let mut answers = proxy.says(format!("{before}{rest}")).await;
+        let refusal = answers.pop().expect("a refusal");
+        assert!(refusal.status == status && refusal.head.contains("connection: close"), "{refusal:?}");
+        assert!(refusal.head.contains("content-type: application/json"), "{refusal:?}");
+        let envelope: serde_json::Value = serde_json::from_str(&refusal.body).expect("the envelope");
+        assert_eq!((&envelope["code"], &envelope["results"]), (&code.into(), &serde_json::Value::Null));
+        assert_eq!(answers.len(), usize::from(!before.is_empty()));
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
 async fn a_hundred_headers_are_none_too_many() {
     let proxy = Besieged::new().await;
     let headers = numbered(90);

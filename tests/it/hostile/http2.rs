@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use avatar_proxy::http::Timeouts;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
@@ -136,6 +137,36 @@ async fn a_preface_and_nothing_more_ends_with_the_head_timeout() {
         wire.send(begun).await;
         wire.rest().await;
     }
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_told_to_go_even_if_it_answers_every_ping() {
+    let timeouts = Timeouts { keep_alive: Duration::from_millis(300), ..Timeouts::default() };
+    let proxy = Besieged::of(World::new().await.timeouts(timeouts)).await;
+    let stream = TcpStream::connect(proxy.app().address()).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let uri = format!("http://{}/health", proxy.app().address());
+    let answer = sender.send_request(Request::get(uri).body(Empty::new()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let ended = tokio::time::timeout(Duration::from_secs(20), connection).await.expect("it is told to go").unwrap();
+    assert!(ended.is_ok(), "in good order: {ended:?}");
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn answers_that_are_never_taken_end_the_connection() {
+    let short = Duration::from_millis(300);
+    let proxy =
+        Besieged::of(World::new().await.timeouts(Timeouts { keep_alive: short, write: short, ..Timeouts::default() }))
+            .await;
+    let mut wire = proxy.wire().await;
+    // No stream may send a byte of an answer.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    wire.send([PREFACE, &settings, &get(1), &get(3)].concat()).await;
+    wire.rest().await;
     proxy.survives().await;
 }
 

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use avatar_proxy::http::Timeouts;
 use tokio::time::sleep;
 
 use super::Besieged;
 use crate::support::app::World;
 use crate::support::eventually::eventually;
+use crate::support::wire::Wire;
 
 const HEAD_TIMEOUT: Duration = Duration::from_millis(300);
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 async fn impatient() -> Besieged {
     Besieged::of(World::new().await.head_timeout(HEAD_TIMEOUT)).await
@@ -78,12 +82,75 @@ async fn every_byte_renews_nothing() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_not_kept_for_ever() {
+async fn a_later_head_has_no_more_time_than_the_first() {
+    let proxy = impatient().await;
+    for (before, after) in [("", "G"), ("GET /health HTTP", "/1.1\r\n"), ("GET /health HTTP/1.1\r\n", "")] {
+        let mut wire = proxy.wire().await;
+        // What comes along with the request before has begun as well.
+        wire.send(format!("{HEALTH}{before}")).await;
+        assert_eq!(wire.answer().await.expect("an answer").status, 200);
+        wire.send(after).await;
+        wire.rest().await;
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_between_requests_for_much_longer_than_a_head_may_take() {
     let proxy = impatient().await;
     let mut wire = proxy.wire().await;
-    wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    for _ in 0..3 {
+        wire.send(HEALTH).await;
+        assert_eq!(wire.answer().await.expect("it is open").status, 200);
+        sleep(HEAD_TIMEOUT * 2).await;
+    }
+    drop(wire);
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_not_kept_for_ever() {
+    let keep_alive = Duration::from_millis(300);
+    let proxy = Besieged::of(World::new().await.timeouts(Timeouts { keep_alive, ..Timeouts::default() })).await;
+    let started = Instant::now();
+    let mut wire = proxy.wire().await;
+    wire.send(HEALTH).await;
     assert_eq!(wire.answer().await.expect("an answer").status, 200);
     assert!(wire.answer().await.is_none());
+    assert!(started.elapsed() >= keep_alive);
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn whoever_reads_no_answers_is_answered_no_more_and_closed() {
+    const ASKED: u16 = 20_000;
+    let timeouts = Timeouts { write: Duration::from_millis(500), ..Timeouts::default() };
+    let proxy = Besieged::of(World::new().await.timeouts(timeouts)).await;
+    let mut wire = Wire::narrow(proxy.app().address()).await;
+    wire.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(ASKED.into())).await;
+    proxy.is_unharmed().await;
+    let answered = proxy.metric(r#"avatar_proxy_http_requests_total{route="/metrics",status="200"}"#).await;
+    assert!(answered > 1.0, "some were answered before nothing went out any more");
+    assert!(answered < f64::from(ASKED) / 2.0, "{answered} answers for somebody who reads none");
+    drop(wire);
+    proxy.survives().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_it_wants_waits_for_the_gateway() {
+    let proxy = Besieged::new().await;
+    let slow = proxy.world.gateway.person("999002").picture("18");
+    let hold = slow.hold();
+    let mut wire = proxy.wire().await;
+    wire.send("GET /user/avatar?phone=999002 HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    wire.finish_sending().await;
+    slow.arrived(1).await;
+    // Longer than it would be waited for in the budget's queue.
+    sleep(Duration::from_secs(3)).await;
+    hold.release();
+    let answer = wire.answer().await.expect("an answer");
+    assert!(answer.status == 200 && answer.body.contains(r#""id":"18""#), "{answer:?}");
+    assert!(wire.answer().await.is_none(), "nothing more can be asked");
     proxy.survives().await;
 }
 
@@ -133,8 +200,9 @@ async fn a_client_that_does_not_wait_for_the_gateway_leaves_nothing() {
         wires.push(wire);
     }
     slow.arrived(1).await;
+    // As far as TCP tells, they may be listening still.
     drop(wires);
-    proxy.is_unharmed().await;
+    proxy.avatar("999001").await.expect(200, "hit; ttl=");
     hold.release();
     eventually("the look is over", async || proxy.avatar_asking("999002", "only-if-cached").await.status == 200).await;
     assert_eq!(slow.lookups(), 1);

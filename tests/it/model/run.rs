@@ -1,5 +1,6 @@
 //! One history, lived through: processes over the same store and gateway, one step after the other.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,7 +138,7 @@ impl Scene {
         let (avatars, store, watch) = (process.avatars.clone(), self.shelf.clone(), self.watch.clone());
         let asks = key.clone();
         let client = process.runtime.spawn(async move {
-            let answer = avatars.lookup(&asks, ask).await;
+            let answer = avatars.lookup(&asks, ask, pending()).await;
             watch.answered(&store, &asks, ask, asked, &answer);
         });
         self.quiesce(process);
@@ -178,7 +179,7 @@ impl Scene {
             }
             Step::Picture(person) => self.script.picture(jid(person)),
             Step::Gone(person, reason) => self.script.gone(jid(person), reason),
-            Step::Odd(person, reason) => self.script.odd(jid(person), reason),
+            Step::Odd(person, reason, times) => self.script.odd(jid(person), reason, times),
             Step::Mood(device, mood) => self.script.mood(steps::device(device), mood),
             Step::Hold { known } => self.script.hold(known),
             Step::Release => self.script.release(),
@@ -211,8 +212,8 @@ impl Scene {
         for number in 0..steps::DEVICES {
             let key = steps::key(number, 0, false);
             let before = self.watch.count(&key);
-            // An odd answer that was still to come, and what confirms one.
-            for _ in 0..3 {
+            // A look that is too recent for another, two odd answers that were still to come, and what confirms one.
+            for _ in 0..5 {
                 self.ask(process, key.clone(), Ask { no_cache: true, only_if_cached: false });
                 self.pass(process, Duration::from_secs(120), 8);
             }

@@ -20,7 +20,8 @@ use super::watch::{Look, Watch};
 struct World {
     /// by jid: how often it changed, and why it is not to be seen
     people: HashMap<String, (u64, Option<Reason>)>,
-    odd: HashMap<String, Reason>,
+    /// by jid: what is said of somebody, and how often it still is
+    odd: HashMap<String, (Reason, usize)>,
     moods: HashMap<Device, Mood>,
     hold: Option<bool>,
     held: Vec<oneshot::Sender<()>>,
@@ -70,8 +71,8 @@ impl Script {
         self.world().people.entry(jid).or_default().1 = Some(reason);
     }
 
-    pub(super) fn odd(&self, jid: String, reason: Reason) {
-        self.world().odd.insert(jid, reason);
+    pub(super) fn odd(&self, jid: String, reason: Reason, times: usize) {
+        self.world().odd.insert(jid, (reason, times));
     }
 
     pub(super) fn mood(&self, device: Device, mood: Mood) {
@@ -121,7 +122,9 @@ impl Script {
             Mood::Credentials => return Err(failure::credentials(401)),
             Mood::NobodyRegistered => return negative(&mut world, Reason::Unregistered),
         }
-        if let Some(reason) = world.odd.remove(&jid) {
+        if let Some((reason, times)) = world.odd.get_mut(&jid).filter(|(_, times)| *times > 0) {
+            *times -= 1;
+            let reason = *reason;
             return negative(&mut world, reason);
         }
         let life = world.life;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use avatar_proxy::change::{Belief, State};
+use avatar_proxy::change::{Belief, Standing, State};
 use avatar_proxy::clock::Timestamp;
-use avatar_proxy::entry::Entry;
+use avatar_proxy::entry::{Entry, Jitter};
 use avatar_proxy::jid::{Device, Jid, Key, Subject};
-use avatar_proxy::outcome::Token;
+use avatar_proxy::outcome::{Observation, Rules, Token};
 use avatar_proxy::store::none::Nothing;
 use avatar_proxy::store::{
     self, Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Watched, Write,
@@ -30,7 +30,7 @@ struct Maps {
     devices: BTreeMap<Device, DeviceRecord>,
     last: u64,
     fails: bool,
-    /// somebody else writes the subject before the next apply
+    /// another replica's look, which started later, is written before the next apply
     interferes: bool,
 }
 
@@ -49,6 +49,20 @@ impl Maps {
         let row = self.rows.get(key).cloned().unwrap_or_default();
         let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
         Held { entry: row.entry, requested_at: row.requested, revision, state, watch: None, damaged: false }
+    }
+
+    /// Another replica looked for the same, from later on, saw the same, was faster to write it, and recorded nothing of it.
+    fn overtake(&mut self, write: &Write) {
+        let (variant, now, start) = (write.key.variant, write.entry.checked_at, self.token());
+        let outcome = write.entry.outcome.clone();
+        let seen = Observation { variant, outcome, start, started_at: now, ended_at: now };
+        let sure = Standing::Believed { repeats: 1 };
+        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+        let row = self.rows.entry(write.key.clone()).or_default();
+        row.due = Some(entry.due_at);
+        row.entry = Some(entry);
+        let end = self.token();
+        self.subjects.entry(write.key.subject.clone()).or_default().0 = end;
     }
 }
 
@@ -91,8 +105,14 @@ impl Shelf {
     }
 
     /// A change continues its subject's history: no version is left out, and the old id is the one before.
-    fn check_change(&self, before: &State, write: &Write) {
-        let old = before.recorded.as_ref();
+    fn check_change(&self, held: &Held, write: &Write) {
+        let (old, start) = (held.state.recorded.as_ref(), write.entry.start());
+        if held.entry.as_ref().is_some_and(|held| held.start() > start) {
+            self.watch.violated("an earlier look took the place of a later one");
+        }
+        if write.change.is_some() && start <= held.revision {
+            self.watch.violated("a look that overlapped another made a change");
+        }
         let Some(new) = write.state.recorded.as_ref() else {
             if old.is_some() {
                 self.watch.violated("a history was lost");
@@ -165,14 +185,13 @@ impl Store for Shelf {
         let mut maps = self.open()?;
         let subject = &write.key.subject;
         if std::mem::take(&mut maps.interferes) {
-            let end = maps.token();
-            maps.subjects.entry(subject.clone()).or_default().0 = end;
+            maps.overtake(&write);
         }
         let held = maps.held(&write.key);
         if held.revision != write.expected {
             return Ok(Applied::Conflict(Box::new(held)));
         }
-        self.check_change(&held.state, &write);
+        self.check_change(&held, &write);
         let end = maps.token();
         maps.subjects.insert(subject.clone(), (end, write.state.clone()));
         let row = maps.rows.entry(write.key.clone()).or_default();

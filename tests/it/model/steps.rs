@@ -45,8 +45,8 @@ pub(super) enum Step {
     Picture(usize),
     /// A person has none to be seen any more.
     Gone(usize, Reason),
-    /// The next answer about a person, and no more than that one, is this.
-    Odd(usize, Reason),
+    /// The next answers about a person, as many and no more, are this.
+    Odd(usize, Reason, usize),
     Mood(usize, Mood),
     /// Lookups that start from now on wait for a release; what they will answer is known at their start, or at their end.
     Hold {
@@ -56,7 +56,7 @@ pub(super) enum Step {
     /// How long URLs live from now on; `None`: they do not say.
     UrlsLive(Option<Duration>),
     StoreFails(bool),
-    /// Somebody else writes the subject between the next computation and its write.
+    /// Another replica, which looked later, writes between the next computation and its write.
     Interfere,
     Restart {
         graceful: bool,
@@ -155,21 +155,21 @@ impl Step {
                 };
                 Self::Ask { device: rng.usize(..DEVICES), person: person(rng), preview: rng.bool(), ask }
             }
-            38..=41 => Self::HangUp(rng.usize(..8)),
-            42..=61 => Self::Pass(while_passes(rng, odds.hurries)),
+            38..=39 => Self::HangUp(rng.usize(..8)),
+            40..=43 if odds.store_fails => Self::StoreFails(rng.u8(..3) > 0),
+            40..=61 => Self::Pass(while_passes(rng, odds.hurries)),
             62..=64 if odds.clock_jumps => {
                 let by = i64::try_from(while_passes(rng, odds.hurries).as_millis()).unwrap();
                 Self::Jump(if rng.bool() { by } else { -by })
             }
             65..=68 => Self::Picture(person(rng)),
             69..=71 => Self::Gone(person(rng), reason(rng)),
-            72..=76 => Self::Odd(person(rng), reason(rng)),
+            72..=76 => Self::Odd(person(rng), reason(rng), rng.usize(1..=2)),
             77..=82 => Self::Mood(rng.usize(..DEVICES), mood(rng)),
             83..=85 => Self::Hold { known: rng.bool() },
             86..=88 => Self::Release,
             89..=90 => Self::UrlsLive(life(rng)),
-            91..=94 if odds.store_fails => Self::StoreFails(rng.bool()),
-            95..=96 => Self::Interfere,
+            91..=96 => Self::Interfere,
             97 => Self::Restart { graceful: rng.bool() },
             _ => Self::Pass(Duration::from_secs(rng.u64(1..130))),
         }

@@ -306,8 +306,9 @@ impl Seen {
             about.variant.preview = variant;
             let earlier = self.negatives.entry(about.clone()).or_default();
             let confirms = |first: &Negative| {
-                let apart = first.jumps != jumps || look.started_at >= first.ended_at + rules.confirm_after;
-                apart && (reason != Reason::Unregistered || vouched > first.number)
+                let apart = look.started_at >= first.ended_at + rules.confirm_after;
+                // What was noted before the clock was set cannot be compared with what is noted after.
+                first.jumps != jumps || apart && (reason != Reason::Unregistered || vouched > first.number)
             };
             // Believed of the subject, it takes every picture's place, as soon as that is looked at.
             if earlier.iter().any(confirms) {

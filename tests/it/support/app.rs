@@ -8,6 +8,7 @@ use std::time::Duration;
 use avatar_proxy::clock::Clock;
 use avatar_proxy::config::{self, Command, Config};
 use avatar_proxy::demo::{Options, SimulatedGateway};
+use avatar_proxy::http::Timeouts;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
@@ -18,7 +19,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     folder: tempfile::TempDir,
     flags: Vec<String>,
-    head_timeout: Option<Duration>,
+    timeouts: Timeouts,
 }
 
 /// A running proxy and its client.
@@ -38,7 +39,7 @@ impl World {
         let gateway = SimulatedGateway::on_a_free_port(options, clock.clone()).await.expect("the gateway starts");
         let folder = tempfile::tempdir().expect("a folder");
         let flags = ["--gateway-rate=100000/s", "--gateway-burst=100000", "--gateway-concurrency=1000"];
-        Self { gateway, clock, folder, flags: flags.map(str::to_owned).to_vec(), head_timeout: None }
+        Self { gateway, clock, folder, flags: flags.map(str::to_owned).to_vec(), timeouts: Timeouts::default() }
     }
 
     /// One more flag, `--name=value`; the last of a name counts.
@@ -49,9 +50,15 @@ impl World {
         self
     }
 
-    /// With less patience for clients that take their time than a real one has.
-    pub(crate) fn head_timeout(mut self, timeout: Duration) -> Self {
-        self.head_timeout = Some(timeout);
+    /// With less patience for clients that take their time with a head than a real one has.
+    pub(crate) fn head_timeout(self, head: Duration) -> Self {
+        let others = self.timeouts;
+        self.timeouts(Timeouts { head, ..others })
+    }
+
+    /// With another patience for clients than a real one has.
+    pub(crate) fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
@@ -76,7 +83,7 @@ impl World {
         let arguments = std::iter::once("avatar-proxy".to_owned()).chain(self.arguments()).map(OsString::from);
         match config::parse(arguments, []) {
             Ok(Command::Serve(mut config)) => {
-                config.http.head_timeout = self.head_timeout.unwrap_or(config.http.head_timeout);
+                config.http.timeouts = self.timeouts;
                 *config
             }
             Ok(_) => panic!("not `serve`"),

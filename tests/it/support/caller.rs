@@ -19,7 +19,14 @@ impl Caller {
         Self { socket }
     }
 
+    /// In good order: as far as TCP tells, it may be listening still.
     pub(crate) fn hangs_up(self) {
+        drop(self.socket);
+    }
+
+    /// With a reset: nobody is there any more.
+    pub(crate) fn breaks_off(self) {
+        self.socket.set_zero_linger().expect("it is open");
         drop(self.socket);
     }
 }

@@ -115,6 +115,18 @@ impl Process {
         (status, self.log_lines())
     }
 
+    /// Waits until it logs a line that contains this, and takes all up to it.
+    pub(crate) fn logs(&mut self, text: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|_| panic!("it never logged {text:?}: {:?}", self.seen));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
     /// Everything that it has logged so far.
     fn log_lines(&mut self) -> Vec<String> {
         while let Ok(line) = self.log.recv_timeout(Duration::from_millis(500)) {

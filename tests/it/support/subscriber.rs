@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Event {
     pub(crate) id: String,
-    pub(crate) event: String,
+    pub(crate) name: String,
     pub(crate) data: String,
 }
 
@@ -105,15 +105,15 @@ impl Subscriber {
 
 /// The first whole event in a text, and what follows it.
 pub(crate) fn parse(text: &str) -> Option<(Event, String)> {
-    let mut event = Event { id: String::new(), event: String::new(), data: String::new() };
+    let mut event = Event { id: String::new(), name: String::new(), data: String::new() };
     let mut rest = text;
     while let Some((line, behind)) = rest.split_once('\n') {
         rest = behind;
         match line.split_once(": ").unwrap_or((line, "")) {
-            ("", _) if event.data.is_empty() => event.event.clear(),
+            ("", _) if event.data.is_empty() => event.name.clear(),
             ("", _) => return Some((event, rest.to_owned())),
             ("id", id) => id.clone_into(&mut event.id),
-            ("event", name) => name.clone_into(&mut event.event),
+            ("event", name) => name.clone_into(&mut event.name),
             ("data", data) => event.data.push_str(data),
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// No answer takes this long, however busy the machine is.
@@ -28,6 +28,13 @@ pub(crate) struct Said {
 impl Wire {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.expect("the proxy listens"), held: vec![] }
+    }
+
+    /// One that takes in little before it is read.
+    pub(crate) async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        Self { stream: socket.connect(address).await.expect("the proxy listens"), held: vec![] }
     }
 
     /// Sends bytes. That the proxy has had enough of them is no mistake of the test's.

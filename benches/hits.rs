@@ -28,6 +28,8 @@ mod origin;
 mod others;
 #[path = "hits/server.rs"]
 mod server;
+#[path = "hits/stored.rs"]
+mod stored;
 #[path = "hits/wire.rs"]
 mod wire;
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         }
         None if options.instructions => instructions::run(&options),
         None if options.memory => memory::run(&options),
+        None if options.stored.store || options.stored.start => stored::run(&options),
         None => compare::run(&options),
     };
     match result {

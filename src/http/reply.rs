@@ -18,12 +18,13 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::facts::Facts;
-use crate::avatars::{Found, Met, Slot, Unmet, Why};
+use crate::avatars::{Answer, Found, Met, Unmet, Why};
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
+use crate::entry::Entry;
 use crate::go_json;
 use crate::jid::Key;
-use crate::outcome::{Class, Failure, Negative, Outcome, Picture};
+use crate::outcome::{Class, Failure, Outcome, Picture};
 
 /// The body of every reply.
 pub(super) type Body = Full<Bytes>;
@@ -113,24 +114,25 @@ pub(super) fn not_allowed(allowed: &'static str) -> Reply {
 
 /// The answer to `GET /user/avatar`.
 pub(super) fn avatar(found: &Found, facts: &Facts<'_>) -> Reply {
-    match &found.slot.entry.outcome {
-        Outcome::Present(picture) => {
+    match found.slot.answer() {
+        Answer::Picture { url, id, kind } => {
             let tag = Some(found.slot.tag);
             if is_known(facts, found.slot.tag) {
                 return about(not_modified(), found, tag);
             }
-            about(reply(StatusCode::OK, JSON, success(picture)), found, tag)
+            about(reply(StatusCode::OK, JSON, success(url, id, kind)), found, tag)
         }
-        Outcome::Negative(Negative { status: code, code: word, message, .. }) => {
-            about(reply(status(*code), JSON, envelope(word, message, None)), found, None)
+        Answer::Negative { status: number, code, message, .. } => {
+            about(reply(status(number), JSON, envelope(code, message, None)), found, None)
         }
     }
 }
 
 /// The answer to `GET /avatars/{jid}`.
 pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
-    let Slot { entry, history, .. } = &*found.slot;
-    let picture = match &entry.outcome {
+    let Entry { outcome, checked_at, .. } = found.slot.to_entry();
+    let history = found.slot.history();
+    let picture = match &outcome {
         Outcome::Present(picture) => Some(picture),
         Outcome::Negative(_) => None,
     };
@@ -139,7 +141,7 @@ pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
         jid: key.subject.jid.to_string(),
         device_id: key.subject.device.as_str(),
         preview: key.variant.preview,
-        outcome: match &entry.outcome {
+        outcome: match &outcome {
             Outcome::Present(_) => "present",
             Outcome::Negative(negative) => negative.reason.as_str(),
         },
@@ -147,7 +149,7 @@ pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
         url: picture.and_then(|picture| some(picture.url())),
         kind: picture.and_then(|picture| some(picture.kind())),
         expires_at: picture.and_then(Picture::expires_at).map(Timestamp::rfc3339),
-        checked_at: entry.checked_at.rfc3339(),
+        checked_at: checked_at.rfc3339(),
         changed_at: history.changed_at.map(Timestamp::rfc3339),
         version: history.version,
         image: None,
@@ -361,9 +363,9 @@ fn is_known(facts: &Facts<'_>, tag: u64) -> bool {
     })
 }
 
-/// The gateway's success body.
-fn success(picture: &Picture) -> Vec<u8> {
-    [SUCCESS_HEAD, picture.results().as_bytes(), b"\"}}"].concat()
+/// The gateway's success body; the texts are inside JSON already.
+fn success(url: &[u8], id: &[u8], kind: &[u8]) -> Vec<u8> {
+    [SUCCESS_HEAD, url, b"\",\"id\":\"", id, b"\",\"type\":\"", kind, b"\"}}"].concat()
 }
 
 /// The gateway's envelope; `results` is JSON text.
@@ -397,8 +399,9 @@ mod tests {
     #[test]
     fn writes_the_gateways_bytes() {
         let picture = Picture::new("https://h/p?a=1&oe=620AA726", "1635239861", "image");
+        let [url, id, kind] = picture.parts().map(str::as_bytes);
         assert_eq!(
-            String::from_utf8(success(&picture)).unwrap(),
+            String::from_utf8(success(url, id, kind)).unwrap(),
             "{\"code\":\"SUCCESS\",\"message\":\"Success get avatar\",\"results\":{\"url\":\"https://h/p?a=1\\u0026oe=620AA726\",\
              \"id\":\"1635239861\",\"type\":\"image\"}}"
         );

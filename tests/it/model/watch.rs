@@ -197,7 +197,7 @@ impl Watch {
         let good = seen.good.get_mut(key).filter(|good| good.dead_at > now);
         match answer {
             Ok(found) => {
-                let outcome = &found.slot.entry.outcome;
+                let outcome = &found.slot.to_entry().outcome;
                 if found.slot.entry.dead_at <= now {
                     seen.violated("a dead entry was served");
                 } else if let Some(why) = wrong_for(key, outcome) {

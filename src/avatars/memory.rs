@@ -165,4 +165,24 @@ mod tests {
         assert_eq!(start(9), (Token(7), Token(7)));
         assert_eq!(start(10), (Token(5), Token(5)), "dead, it is no better");
     }
+
+    #[test]
+    fn memory_fills_its_limit_and_no_more() {
+        let (limit, memory) = (1 << 20, Memory::new(1 << 20));
+        for number in 0..5_000 {
+            let key = Key::new(Device::default(), Jid::parse(&number.to_string()).unwrap(), false, false);
+            memory.insert(&key, slot(1, 100));
+        }
+        let (entries, bytes) = memory.size();
+        assert!(bytes <= limit && bytes > limit * 9 / 10, "{bytes} bytes");
+        assert_eq!(bytes, entries * u64::from(weight(&slot(1, 100))));
+    }
+
+    #[test]
+    fn an_allocation_counts_as_the_size_that_the_allocator_has_for_it() {
+        let sizes = [(1, 16), (64, 64), (65, 80), (128, 128), (129, 160), (257, 320), (384, 384), (385, 448)];
+        for (bytes, size) in sizes {
+            assert_eq!(allocated(bytes), size);
+        }
+    }
 }

@@ -46,7 +46,7 @@ async fn flood(process: &Process, next: &Arc<AtomicU64>, questions: u64, device:
     resident(process)
 }
 
-/// What a process may hold (MiB) that has 16 MiB for its memory: SQLite's caches of pages are up to 64 MiB beside it.
+/// What a process may hold (MiB) that has 16 MiB for its memory: SQLite's caches of pages are up to 8 MiB beside it.
 const RESIDENT_MAX: u64 = 160;
 
 /// Floods twice, and expects that it holds no more than it may after either.

@@ -232,7 +232,7 @@ impl Load {
         let mut events = Events::with_capacity(self.connections.len());
         let mut later = self.ask(&mut free)?;
         while later.is_some() || free.len() < self.connections.len() {
-            let patience = later.map_or(PATIENCE, |then| then.saturating_duration_since(Instant::now()));
+            let patience = later.map_or(PATIENCE, |then| whole_millis(then.saturating_duration_since(Instant::now())));
             self.poll.poll(&mut events, Some(patience)).or_else(|error| match error.kind() {
                 ErrorKind::Interrupted => Ok(()),
                 _ => Err(error),
@@ -283,6 +283,11 @@ impl Load {
             length: self.length.unwrap_or_default(),
         }
     }
+}
+
+/// Whole milliseconds, which are all that a poll can wait; the rest is waited for by looking again and again.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Connection {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::flight::{Ending, Pilot, Source};
-use super::memory::{History, Slot};
+use super::slot::{History, Slot};
 use super::{BACKGROUND_PATIENCE, Inner, Need};
 use crate::budget::{Permit, Refusal};
 use crate::change::{self, Circumstances, Kind, Standing, Verdict};
@@ -61,10 +61,10 @@ impl Inner {
     }
 
     /// Takes what the store holds into memory, if it meets the need.
-    pub(super) fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
+    pub(super) fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Slot> {
         let now = self.clock.now();
         let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
-        let slot = Arc::new(Slot::new(entry, History::from(&held.state), held.requested_at));
+        let slot = Slot::new(&entry, History::from(&held.state), held.requested_at);
         Some(self.memory.adopt(key, slot, now))
     }
 
@@ -130,7 +130,7 @@ impl Inner {
     }
 
     /// Records what a look brought, and takes it into memory; false if it is held there alone.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Arc<Slot>, bool) {
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Slot, bool) {
         let now = self.clock.now();
         let rules = &self.config.rules;
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
@@ -171,7 +171,7 @@ impl Inner {
                 };
                 match self.store.apply(write).await {
                     Ok(Applied::Done(_)) => {
-                        return (self.applied(key, &held, &verdict, entry, wanted.then_some(now)), true);
+                        return (self.applied(key, &held, &verdict, &entry, wanted.then_some(now)), true);
                     }
                     Ok(Applied::Conflict(present)) => held = *present,
                     Err(error) => {
@@ -186,9 +186,9 @@ impl Inner {
 
     /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.
     fn unrecorded(&self, key: &Key, held: Option<&Entry>, now: Timestamp) -> Option<Observation> {
-        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(now))?;
+        let slot = self.memory.get(key).filter(|slot| slot.is_good(now))?;
         let at = slot.entry.checked_at;
-        let outcome = slot.entry.outcome.clone();
+        let outcome = slot.to_entry().outcome;
         held.is_none_or(|held| held.checked_at < at).then_some(Observation {
             variant: key.variant,
             outcome,
@@ -204,8 +204,8 @@ impl Inner {
         if held.is_some_and(|held| held.start() >= seen.start || held.is_good(seen.ended_at)) {
             return held.cloned();
         }
-        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(seen.ended_at));
-        slot.map(|slot| slot.entry.known_before(seen.start)).or_else(|| held.cloned())
+        let slot = self.memory.get(key).filter(|slot| slot.is_good(seen.ended_at));
+        slot.map(|slot| slot.to_entry().known_before(seen.start)).or_else(|| held.cloned())
     }
 
     /// What was written is known in memory, too.
@@ -214,9 +214,9 @@ impl Inner {
         key: &Key,
         before: &Held,
         verdict: &Verdict,
-        entry: Entry,
+        entry: &Entry,
         requested_at: Option<Timestamp>,
-    ) -> Arc<Slot> {
+    ) -> Slot {
         if let Some(change) = &verdict.change {
             let kind = match change.kind {
                 Kind::Set => "set",
@@ -231,13 +231,13 @@ impl Inner {
         {
             self.metrics.refresh_lead_seconds.observe(dead_at.since(entry.checked_at).as_secs_f64());
         }
-        let slot = Arc::new(Slot::new(entry, History::from(&verdict.state), requested_at.or(before.requested_at)));
+        let slot = Slot::new(entry, History::from(&verdict.state), requested_at.or(before.requested_at));
         self.memory.insert(key, slot.clone());
         slot
     }
 
     /// While the store is away: the look is served and kept in memory, and records nothing.
-    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Arc<Slot> {
+    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Slot {
         let rules = &self.config.rules;
         let previous = self.memory.get(key);
         let standing = match seen.outcome {
@@ -246,9 +246,10 @@ impl Inner {
         };
         // One flight per key: what is in memory is from an earlier look, whatever its token.
         seen.start = Token(previous.as_ref().map_or(1, |slot| slot.entry.start().0.saturating_add(1)));
-        let entry = Entry::after(previous.as_ref().map(|slot| &slot.entry), &seen, standing, rules, jitter);
-        let history = previous.map_or_else(History::default, |slot| slot.history);
-        let slot = Arc::new(Slot::new(entry, history, Some(seen.ended_at)));
+        let held = previous.as_ref().map(Slot::to_entry);
+        let entry = Entry::after(held.as_ref(), &seen, standing, rules, jitter);
+        let history = previous.map_or_else(History::default, |slot| slot.history());
+        let slot = Slot::new(&entry, history, Some(seen.ended_at));
         self.memory.insert(key, slot.clone());
         slot
     }

@@ -28,6 +28,8 @@ mod origin;
 mod others;
 #[path = "hits/server.rs"]
 mod server;
+#[path = "hits/stored.rs"]
+mod stored;
 #[path = "hits/wire.rs"]
 mod wire;
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         None if options.memory => memory::run(&options),
+        None if options.stored.store || options.stored.start => stored::run(&options),
         None => match options.instructions {
             Some(counts) => instructions::run(&options, counts),
             None => compare::run(&options),

@@ -37,13 +37,14 @@ mod endings;
 mod flight;
 mod look;
 mod memory;
+mod slot;
 mod touches;
 
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
 use memory::Memory;
-pub use memory::{History, Slot, tag_of};
+pub use slot::{Answer, Head, History, Kind, Shape, Slot, tag_of};
 use touches::Touches;
 
 /// How answers are kept.
@@ -179,7 +180,7 @@ impl Need {
         Self { after: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
     }
 
-    fn is_met_by(self, entry: &Entry, now: Timestamp) -> bool {
+    fn is_met_by<O>(self, entry: &Entry<O>, now: Timestamp) -> bool {
         let later = |instant| entry.checked_at > instant && !entry.is_from_later(now);
         entry.freshness(now) != Freshness::Dead && self.after.is_none_or(later)
     }
@@ -206,7 +207,7 @@ impl Avatars {
         let Parts { config, clock, store, gateway, budget, metrics, tasks, stop } = parts;
         metrics.memory_limit_bytes.set(i64::try_from(config.memory_limit).unwrap_or(i64::MAX));
         Self(Arc::new(Inner {
-            memory: Memory::new(config.memory_limit - config.memory_limit / ENDINGS_SHARE, &clock),
+            memory: Memory::new(config.memory_limit - config.memory_limit / ENDINGS_SHARE),
             flights: Arc::default(),
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             forgets: AtomicU64::new(0),
@@ -475,7 +476,7 @@ impl Avatars {
     /// A live entry, where there is one, is served instead of any failure.
     async fn or_live(&self, key: &Key, unmet: Unmet) -> Result<Found, Unmet> {
         let now = self.0.clock.now();
-        let live = |slot: &Arc<Slot>| slot.entry.freshness(now) != Freshness::Dead;
+        let live = |slot: &Slot| slot.entry.freshness(now) != Freshness::Dead;
         let slot = match self.0.memory.get(key).filter(live) {
             Some(slot) => Some(slot),
             None => self.0.stored(key).await,

@@ -48,11 +48,11 @@ pub enum Freshness {
     Dead,
 }
 
-/// An answer for one key, with its instants.
+/// An answer for one key, with its instants. Where the outcome lies elsewhere, something else stands for it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Entry {
+pub struct Entry<O = Outcome> {
     /// What is answered.
-    pub outcome: Outcome,
+    pub outcome: O,
     /// When the last look ended.
     pub checked_at: Timestamp,
     /// From here on it is never served.
@@ -71,7 +71,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub struct Jitter(pub f64, pub f64);
 
-impl Entry {
+impl<O> Entry<O> {
     /// What may be done with it at `now`.
     #[must_use]
     pub fn freshness(&self, now: Timestamp) -> Freshness {
@@ -103,16 +103,25 @@ impl Entry {
         now.since(self.checked_at)
     }
 
-    /// Whether its next look is to save a URL from dying (and not to see whether the picture changed).
-    #[must_use]
-    pub fn is_expiring(&self, rules: &Rules) -> bool {
-        matches!(self.outcome, Outcome::Present(_)) && self.due_at + self.window(rules).mul_f64(1.5) >= self.dead_at
-    }
-
     /// The start of the look it came from.
     #[must_use]
     pub fn start(&self) -> Token {
         self.start
+    }
+
+    /// The same instants with something else for an outcome.
+    #[must_use]
+    pub fn with<P>(&self, outcome: P) -> Entry<P> {
+        let Self { checked_at, dead_at, due_at, doubts, since, start, .. } = *self;
+        Entry { outcome, checked_at, dead_at, due_at, doubts, since, start }
+    }
+}
+
+impl Entry {
+    /// Whether its next look is to save a URL from dying (and not to see whether the picture changed).
+    #[must_use]
+    pub fn is_expiring(&self, rules: &Rules) -> bool {
+        matches!(self.outcome, Outcome::Present(_)) && self.due_at + self.window(rules).mul_f64(1.5) >= self.dead_at
     }
 
     /// The same, as something known before a look with this start token: for what was seen while the store was away, whose own

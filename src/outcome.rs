@@ -46,9 +46,8 @@ impl Outcome {
 
 /// A picture as the gateway describes it.
 ///
-/// There may be a million of these in memory, and each is answered with far more often than it is made. So its texts share one
-/// allocation, in the form in which they are answered: behind the id as it is, the inside of the gateway's `results`, from the
-/// URL to the type.
+/// Its texts share one allocation, in the form in which they are answered: behind the id as it is, the inside of the gateway's
+/// `results`, from the URL to the type.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "PictureRecord", into = "PictureRecord")]
 pub struct Picture {
@@ -101,8 +100,8 @@ impl Picture {
     /// The gateway's `type`: `image` or `preview`.
     #[must_use]
     pub fn kind(&self) -> Cow<'_, str> {
-        let behind_url = &self.results()[self.url_len as usize..];
-        go_json::unescape(behind_url.rsplit_once(BEFORE_KIND).map_or("", |(_, kind)| kind))
+        let [_, _, kind] = self.parts();
+        go_json::unescape(kind)
     }
 
     /// The inside of the gateway's `results`, between `{"url":"` and `"}`, escaped as the gateway does.
@@ -117,10 +116,13 @@ impl Picture {
         self.expires_at
     }
 
-    /// Bytes held outside the struct itself.
+    /// URL, id and type, each as the inside of a JSON string, as they stand in [`Picture::results`].
     #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.text.len()
+    pub fn parts(&self) -> [&str; 3] {
+        let (url, rest) = self.results().split_at(self.url_len as usize);
+        let rest = rest.strip_prefix(BEFORE_ID).unwrap_or_default();
+        let (id, kind) = rest.rsplit_once(BEFORE_KIND).unwrap_or_default();
+        [url, id, kind]
     }
 }
 

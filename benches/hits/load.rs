@@ -57,6 +57,8 @@ pub(crate) enum Ask {
     For(Duration),
     /// At random, so often.
     Times(u64),
+    /// So often per second, for so long, whatever is still under way; each key at most once.
+    Paced { rate: u64, time: Duration },
 }
 
 /// Runs the load in a process of its own, on its core, and waits for it.
@@ -78,6 +80,9 @@ pub(crate) fn drive(
         }
         Ask::Times(requests) => {
             command.arg(format!("--requests={requests}"));
+        }
+        Ask::Paced { rate, time } => {
+            command.arg(format!("--rate={rate}")).arg(format!("--millis={}", time.as_millis()));
         }
     }
     if let Some(length) = length {
@@ -123,7 +128,8 @@ struct Load {
 struct Connection {
     stream: TcpStream,
     request: Request,
-    sent: Instant,
+    /// When the answer under way was asked for, or was to be.
+    since: Instant,
     /// What has come of an answer.
     answer: Vec<u8>,
     filled: usize,
@@ -134,30 +140,62 @@ enum Plan {
     Each { next: u64, end: u64 },
     Until { deadline: Instant, first: u64, keys: u64 },
     Times { left: u64, first: u64, keys: u64 },
+    Paced { began: Instant, rate: u64, asked: u64, end: u64, first: u64, keys: u64 },
 }
+
+/// What is to be asked next.
+enum Next {
+    /// This key; latency counts from then.
+    Key(u64, Instant),
+    /// Nothing before that.
+    Later(Instant),
+    /// Nothing any more.
+    Nothing,
+}
+
+/// Steps from key to key so that they lie apart in any store; a prime, so that all are met before one comes again.
+const STRIDE: u64 = 7_368_787;
 
 impl Plan {
     fn new(options: &options::Load) -> Self {
         let (first, keys) = (options.first_key, options.keys);
-        match (options.millis, options.requests) {
-            (Some(millis), _) => Self::Until { deadline: Instant::now() + Duration::from_millis(millis), first, keys },
-            (None, Some(left)) => Self::Times { left, first, keys },
-            (None, None) => Self::Each { next: first, end: first + keys },
+        match (options.rate, options.millis, options.requests) {
+            (Some(rate), millis, _) => {
+                let end = rate * millis.unwrap_or_default() / 1000;
+                Self::Paced { began: Instant::now(), rate, asked: 0, end, first, keys }
+            }
+            (None, Some(millis), _) => {
+                Self::Until { deadline: Instant::now() + Duration::from_millis(millis), first, keys }
+            }
+            (None, None, Some(left)) => Self::Times { left, first, keys },
+            (None, None, None) => Self::Each { next: first, end: first + keys },
         }
     }
 
-    fn next(&mut self, now: Instant) -> Option<u64> {
-        match self {
+    fn next(&mut self, now: Instant) -> Next {
+        let key = match self {
             Self::Each { next, end } => (next < end).then(|| {
                 *next += 1;
                 *next - 1
             }),
             Self::Until { deadline, first, keys } => (now < *deadline).then(|| *first + fastrand::u64(0..*keys)),
-            Self::Times { left, first, keys } => {
-                *left = left.checked_sub(1)?;
-                Some(*first + fastrand::u64(0..*keys))
+            Self::Times { left, first, keys } => left.checked_sub(1).map(|less| {
+                *left = less;
+                *first + fastrand::u64(0..*keys)
+            }),
+            Self::Paced { began, rate, asked, end, first, keys } => {
+                let planned = *began + Duration::from_nanos(*asked * 1_000_000_000 / *rate);
+                return if asked == end {
+                    Next::Nothing
+                } else if now < planned {
+                    Next::Later(planned)
+                } else {
+                    *asked += 1;
+                    Next::Key(*first + *asked * STRIDE % *keys, planned)
+                };
             }
-        }
+        };
+        key.map_or(Next::Nothing, |key| Next::Key(key, now))
     }
 }
 
@@ -174,7 +212,7 @@ impl Load {
             connections.push(Connection {
                 stream,
                 request: Request::new(options.address),
-                sent: Instant::now(),
+                since: Instant::now(),
                 answer: vec![0; 64 * 1024],
                 filled: 0,
             });
@@ -190,52 +228,72 @@ impl Load {
 
     fn run(&mut self) -> Outcome<Report> {
         let began = Instant::now();
-        let mut under_way = 0_usize;
-        for connection in &mut self.connections {
-            if let Some(key) = self.plan.next(began) {
-                connection.send(key, Instant::now())?;
-                under_way += 1;
-            }
-        }
+        let mut free: Vec<usize> = (0..self.connections.len()).rev().collect();
         let mut events = Events::with_capacity(self.connections.len());
-        while under_way > 0 {
-            self.poll.poll(&mut events, Some(PATIENCE)).or_else(|error| match error.kind() {
+        let mut later = self.ask(&mut free)?;
+        while later.is_some() || free.len() < self.connections.len() {
+            let patience = later.map_or(PATIENCE, |then| whole_millis(then.saturating_duration_since(Instant::now())));
+            self.poll.poll(&mut events, Some(patience)).or_else(|error| match error.kind() {
                 ErrorKind::Interrupted => Ok(()),
                 _ => Err(error),
             })?;
-            if events.is_empty() {
-                return Err(format!("{under_way} answers did not come within {PATIENCE:?}").into());
+            if events.is_empty() && later.is_none() {
+                return Err(format!("answers did not come within {PATIENCE:?}").into());
             }
             for event in &events {
                 let connection = &mut self.connections[event.token().0];
                 let Some(head) = connection.receive()? else { continue };
-                let now = Instant::now();
-                self.latencies.add(now - connection.sent);
+                self.latencies.add(connection.since.elapsed());
                 let length = *self.length.get_or_insert(head.length);
                 if head.status != 200 || head.length != length {
                     let answer = connection.answer[..head.bytes + head.length].escape_ascii();
                     return Err(format!("not status 200 with {length} bytes: {answer}").into());
                 }
-                match self.plan.next(now) {
-                    Some(key) => connection.send(key, now)?,
-                    None => under_way -= 1,
-                }
+                free.push(event.token().0);
+                later = self.ask(&mut free)?;
+            }
+            if later.is_some() {
+                later = self.ask(&mut free)?;
             }
         }
-        Ok(Report {
+        Ok(self.report(began))
+    }
+
+    /// Asks what is to be asked now on free connections; returns when there is more, if that is later.
+    fn ask(&mut self, free: &mut Vec<usize>) -> Outcome<Option<Instant>> {
+        while let Some(connection) = free.last().copied() {
+            match self.plan.next(Instant::now()) {
+                Next::Key(key, since) => {
+                    free.pop();
+                    self.connections[connection].send(key, since)?;
+                }
+                Next::Later(then) => return Ok(Some(then)),
+                Next::Nothing => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn report(&self, began: Instant) -> Report {
+        Report {
             requests: self.latencies.count,
             took: began.elapsed(),
             p50: self.latencies.quantile(50),
             p99: self.latencies.quantile(99),
             length: self.length.unwrap_or_default(),
-        })
+        }
     }
+}
+
+/// Whole milliseconds, which are all that a poll can wait; the rest is waited for by looking again and again.
+fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Connection {
     /// Sends a request. The socket's buffer is empty, since the last answer has come.
-    fn send(&mut self, key: u64, now: Instant) -> Outcome {
-        self.sent = now;
+    fn send(&mut self, key: u64, since: Instant) -> Outcome {
+        self.since = since;
         self.filled = 0;
         let request = self.request.of(key);
         let written = self.stream.write(request)?;

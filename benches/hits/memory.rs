@@ -19,8 +19,11 @@ const CONNECTIONS: u32 = 256;
 /// Entries that are there before anything is weighed, so that connections, caches and pools have their size.
 const BEFORE: u64 = 2_000;
 
-/// The limit that does not suffice (MiB).
-const SMALL_MIB: u64 = 64;
+/// Entries unless told otherwise.
+const ENTRIES: u64 = 200_000;
+
+/// Limits that do not suffice (MiB).
+const LIMITS_MIB: [u64; 2] = [64, 256];
 
 const MIB: u64 = 1024 * 1024;
 
@@ -37,14 +40,14 @@ struct Weight {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     let machine = Machine::new()?;
+    let entries = options.entries.unwrap_or(ENTRIES);
     let gateway = origin::start(&machine)?;
     let mut text = String::new();
-    let large = format!("{}MiB", (options.entries / 256).max(1024));
+    let large = format!("{}MiB", (entries / 256).max(1024));
 
-    println!("{} entries from the gateway ...", options.entries);
-    let (weight, store) = weigh(&machine, &gateway, options.entries, &large, None)?;
-    let rate =
-        options.entries.saturating_sub(BEFORE).saturating_mul(1000) / u64::try_from(weight.took.as_millis())?.max(1);
+    println!("{entries} entries from the gateway ...");
+    let (weight, store) = weigh(&machine, &gateway, entries, &large, None)?;
+    let rate = entries.saturating_sub(BEFORE).saturating_mul(1000) / u64::try_from(weight.took.as_millis())?.max(1);
     writeln!(
         text,
         "| | entries | resident bytes per entry | of the second half | avatar_proxy_memory_bytes per entry |"
@@ -54,26 +57,38 @@ pub(crate) fn run(options: &Options) -> Outcome {
     println!("... took {:.1} s, {rate}/s; resident {} MiB", weight.took.as_secs_f64(), weight.steps());
     println!("The same from the store ...");
     let lookups = gateway.lookups();
-    if lookups != options.entries {
-        println!("The gateway was asked {lookups} times for {} entries.", options.entries);
+    if lookups != entries {
+        println!("The gateway was asked {lookups} times for {entries} entries.");
     }
-    let (weight, store) = weigh(&machine, &gateway, options.entries, &large, Some(store))?;
+    let (weight, store) = weigh(&machine, &gateway, entries, &large, Some(store))?;
     weight.row(&mut text, "each from the store")?;
     println!("... took {:.1} s; resident {} MiB", weight.took.as_secs_f64(), weight.steps());
-    println!("The same with a limit of {SMALL_MIB} MiB ...");
-    let (weight, _store) = weigh(&machine, &gateway, options.entries, &format!("{SMALL_MIB}MiB"), Some(store))?;
-    println!("... took {:.1} s; resident {} MiB", weight.took.as_secs_f64(), weight.steps());
+    let per_entry = weight.resident[4].saturating_sub(weight.resident[0]) / weight.entries.max(1);
+    writeln!(text, "\n| --memory-limit | entries asked for | kept | growth, MiB | of the limit | most ever, MiB |")?;
+    writeln!(text, "| --- | --- | --- | --- | --- | --- |")?;
+    let mut store = store;
+    for limit in LIMITS_MIB {
+        // Three times as many as fit, where there are so many.
+        let asked = (3 * limit * MIB / per_entry.max(1)).clamp(BEFORE, entries);
+        println!("{asked} of them with a limit of {limit} MiB ...");
+        let weighed = weigh(&machine, &gateway, asked, &format!("{limit}MiB"), Some(store))?;
+        let weight = weighed.0;
+        store = weighed.1;
+        println!("... took {:.1} s; resident {} MiB", weight.took.as_secs_f64(), weight.steps());
+        let growth = weight.resident[4].saturating_sub(weight.resident[0]);
+        let share = growth * 100 / (limit * MIB);
+        writeln!(
+            text,
+            "| {limit} MiB | {asked} | {} | {} | {share} % | {} |",
+            weight.entries,
+            growth / MIB,
+            weight.most / MIB
+        )?;
+    }
     if gateway.lookups() != lookups {
         println!("The gateway was asked {} times for what is in the store.", gateway.lookups() - lookups);
     }
-    writeln!(
-        text,
-        "\nWith --memory-limit {SMALL_MIB}MiB and as many entries asked for: {} entries kept, resident {} MiB (before, and after each \
-         quarter), at most {} MiB.\nOne by one, the gateway was asked at {rate}/s.",
-        weight.entries,
-        weight.steps(),
-        weight.most / MIB,
-    )?;
+    writeln!(text, "\nOne by one, the gateway was asked at {rate}/s.")?;
     println!("\n{text}");
     report("memory.md", &text)
 }

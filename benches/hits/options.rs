@@ -26,19 +26,32 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Which>,
     /// Instead: user-space instructions per hit, counted by valgrind, and compared with those recorded (or recorded)
-    #[arg(long, conflicts_with = "memory", num_args = 0..=1, require_equals = true, default_missing_value = "compare")]
+    #[arg(long, conflicts_with_all = ["memory", "store", "start"], num_args = 0..=1, require_equals = true, default_missing_value = "compare")]
     pub(crate) instructions: Option<Counts>,
     /// Instead: bytes per entry in memory, and how the process stays below its limit
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["store", "start"])]
     pub(crate) memory: bool,
-    /// With --memory: how many entries
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
-    pub(crate) entries: u64,
+    #[command(flatten)]
+    pub(crate) stored: Stored,
+    /// How many entries; 200,000 with --memory, 1,000,000 with --store and --start
+    #[arg(long, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    pub(crate) entries: Option<u64>,
     /// Given by cargo.
     #[arg(long, hide = true, global = true)]
     pub(crate) bench: bool,
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
+}
+
+/// What is measured of a store.
+#[derive(Debug, Args)]
+pub(crate) struct Stored {
+    /// Instead: how fast entries are recorded in the store, and found there
+    #[arg(long)]
+    pub(crate) store: bool,
+    /// Instead, or with --store: how fast a process starts on a full store, and what it does when nobody asks
+    #[arg(long)]
+    pub(crate) start: bool,
 }
 
 /// A server that takes part.
@@ -99,6 +112,9 @@ pub(crate) struct Load {
     /// Asks so often, at random.
     #[arg(long)]
     pub(crate) requests: Option<u64>,
+    /// With `millis`: asks so often per second whatever is still under way, each key at most once.
+    #[arg(long, requires = "millis")]
+    pub(crate) rate: Option<u64>,
     /// The length that every answer must have.
     #[arg(long)]
     pub(crate) length: Option<usize>,

@@ -24,6 +24,9 @@ pub(crate) fn start(machine: &Machine) -> Outcome<demo::SimulatedGateway> {
 /// The program under test, built by cargo as for release.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_avatar-proxy");
 
+/// The store's file, in a server's folder.
+pub(crate) const STORE: &str = "avatar-proxy.db";
+
 /// Starts avatar-proxy; `command` is the program, however it is to be run, `store` an existing store.
 pub(crate) fn avatar_proxy(
     machine: &Machine,
@@ -33,7 +36,7 @@ pub(crate) fn avatar_proxy(
     store: Option<tempfile::TempDir>,
 ) -> Outcome<Server> {
     let (address, folder) = (free_address()?, store.map_or_else(folder, Ok)?);
-    let store = |folder: &Path| format!("sqlite:{}", folder.join("avatar-proxy.db").display());
+    let store = |folder: &Path| format!("sqlite:{}", folder.join(STORE).display());
     command
         .arg("serve")
         .arg(format!("--listen={address}"))

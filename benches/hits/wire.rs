@@ -16,6 +16,9 @@ pub(crate) const DEVICE: &str = "main";
 /// Digits of a key in a request.
 const DIGITS: usize = 9;
 
+/// What stands before them.
+const COUNTRY: &str = "6281";
+
 /// The value of `Authorization`.
 pub(crate) fn authorization() -> String {
     format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")))
@@ -28,15 +31,20 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// The number that is asked for by this key.
+    pub(crate) fn phone(key: u64) -> String {
+        format!("{COUNTRY}{key:0DIGITS$}")
+    }
+
     pub(crate) fn new(address: SocketAddr) -> Self {
-        const START: &str = "GET /user/avatar?phone=6281";
+        let start = format!("GET /user/avatar?phone={COUNTRY}");
         let authorization = authorization();
         let bytes = format!(
-            "{START}{:0DIGITS$}&is_preview=true HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nX-Device-Id: \
+            "{start}{:0DIGITS$}&is_preview=true HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\nX-Device-Id: \
              {DEVICE}\r\n\r\n",
             0
         );
-        Self { bytes: bytes.into_bytes(), digits: START.len() }
+        Self { bytes: bytes.into_bytes(), digits: start.len() }
     }
 
     /// The request for this key.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::memory::Slot;
+use super::slot::Slot;
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
 use crate::outcome::Failure;
@@ -21,7 +21,7 @@ pub struct Ask {
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The answer.
-    pub slot: Arc<Slot>,
+    pub slot: Slot,
     /// How it came about.
     pub met: Met,
     /// The instant at which it was found live.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::memory::Slot;
+use super::slot::Slot;
 use crate::budget::{self, Budget, Priority, Refusal};
 use crate::clock::Clock;
 use crate::jid::Key;
@@ -21,7 +21,7 @@ use crate::outcome::Failure;
 #[derive(Clone, Debug)]
 pub(super) enum Ending {
     /// With an outcome.
-    Done(Arc<Slot>, Source),
+    Done(Slot, Source),
     /// With a failure, and after how long it is worth asking again.
     Failed(Arc<Failure>, Duration, Source),
     /// The budget did not let it start.

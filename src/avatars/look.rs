@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::flight::{Ending, Pilot, Source};
-use super::memory::{History, Slot};
+use super::slot::{History, Slot};
 use super::{BACKGROUND_PATIENCE, Inner, Need};
 use crate::budget::{Permit, Refusal};
 use crate::change::{self, Circumstances, Sight, Standing, Verdict};
@@ -39,7 +39,7 @@ impl Inner {
     }
 
     /// What the store holds and is live, taken into memory.
-    pub(super) async fn stored(&self, key: &Key) -> Option<Arc<Slot>> {
+    pub(super) async fn stored(&self, key: &Key) -> Option<Slot> {
         let found = async { self.adopt(key, self.store.find(key).await.ok()?, Need::default()) };
         self.unless_forgotten(key, found).await
     }
@@ -86,10 +86,10 @@ impl Inner {
     }
 
     /// Takes what the store holds into memory, if it meets the need.
-    fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Arc<Slot>> {
+    fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Slot> {
         let now = self.clock.now();
         let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
-        let slot = Arc::new(Slot::new(entry, History::from(&held.state), held.requested_at));
+        let slot = Slot::new(&entry, History::from(&held.state), held.requested_at);
         Some(self.memory.adopt(key, slot, now))
     }
 
@@ -156,7 +156,7 @@ impl Inner {
     }
 
     /// Records what a look brought, and takes it into memory; false if it is held there alone.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Arc<Slot>, bool) {
+    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Slot, bool) {
         let now = self.clock.now();
         let jitter = Jitter(fastrand::f64(), fastrand::f64());
         let mut seen = Observation {
@@ -194,11 +194,11 @@ impl Inner {
                 };
                 match self.store.apply(write).await {
                     Ok(Applied::Done(_)) => {
-                        return (self.applied(key, &held, &verdict, entry, wanted.then_some(now)), true);
+                        return (self.applied(key, &held, &verdict, &entry, wanted.then_some(now)), true);
                     }
                     Ok(Applied::Conflict(present)) => held = *present,
                     // Whoever waits is answered; nothing is kept.
-                    Ok(Applied::Forgotten) => return (Arc::new(Slot::new(entry, History::default(), None)), false),
+                    Ok(Applied::Forgotten) => return (Slot::new(&entry, History::default(), None), false),
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
                         break;
@@ -220,9 +220,9 @@ impl Inner {
 
     /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.
     fn unrecorded(&self, key: &Key, held: Option<&Entry>, now: Timestamp) -> Option<Observation> {
-        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(now))?;
+        let slot = self.memory.get(key).filter(|slot| slot.is_good(now))?;
         let at = slot.entry.checked_at;
-        let outcome = slot.entry.outcome.clone();
+        let outcome = slot.to_entry().outcome;
         held.is_none_or(|held| held.checked_at < at).then_some(Observation {
             variant: key.variant,
             outcome,
@@ -238,8 +238,8 @@ impl Inner {
         if held.is_some_and(|held| held.start() >= seen.start || held.is_good(seen.ended_at)) {
             return held.cloned();
         }
-        let slot = self.memory.get(key).filter(|slot| slot.entry.is_good(seen.ended_at));
-        slot.map(|slot| slot.entry.known_before(seen.start)).or_else(|| held.cloned())
+        let slot = self.memory.get(key).filter(|slot| slot.is_good(seen.ended_at));
+        slot.map(|slot| slot.to_entry().known_before(seen.start)).or_else(|| held.cloned())
     }
 
     /// What was written is known in memory, too.
@@ -248,9 +248,9 @@ impl Inner {
         key: &Key,
         before: &Held,
         verdict: &Verdict,
-        entry: Entry,
+        entry: &Entry,
         requested_at: Option<Timestamp>,
-    ) -> Arc<Slot> {
+    ) -> Slot {
         if let Some(change) = &verdict.change {
             self.metrics.changes.with_label_values(&[change.kind.as_str()]).inc();
             self.metrics.detection_seconds.observe(change.noticed_at.since(change.not_before).as_secs_f64());
@@ -261,13 +261,13 @@ impl Inner {
         {
             self.metrics.refresh_lead_seconds.observe(dead_at.since(entry.checked_at).as_secs_f64());
         }
-        let slot = Arc::new(Slot::new(entry, History::from(&verdict.state), requested_at.or(before.requested_at)));
+        let slot = Slot::new(entry, History::from(&verdict.state), requested_at.or(before.requested_at));
         self.memory.insert(key, slot.clone());
         slot
     }
 
     /// While the store is away: the look is served and kept in memory, and records nothing.
-    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Arc<Slot> {
+    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Slot {
         let rules = &self.config.rules;
         let previous = self.memory.get(key);
         let standing = match seen.outcome {
@@ -276,9 +276,10 @@ impl Inner {
         };
         // One flight per key: what is in memory is from an earlier look, whatever its token.
         seen.start = Token(previous.as_ref().map_or(1, |slot| slot.entry.start().0.saturating_add(1)));
-        let entry = Entry::after(previous.as_ref().map(|slot| &slot.entry), &seen, standing, rules, jitter);
-        let history = previous.map_or_else(History::default, |slot| slot.history);
-        let slot = Arc::new(Slot::new(entry, history, Some(seen.ended_at)));
+        let held = previous.as_ref().map(Slot::to_entry);
+        let entry = Entry::after(held.as_ref(), &seen, standing, rules, jitter);
+        let history = previous.map_or_else(History::default, |slot| slot.history());
+        let slot = Slot::new(&entry, history, Some(seen.ended_at));
         self.memory.insert(key, slot.clone());
         slot
     }

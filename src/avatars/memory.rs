@@ -1,118 +1,31 @@
 //! What is held in memory: entries ready to be answered with, bounded in bytes.
 //!
 //! The map is keyed by a 128-bit digest under a random key of this process (SipHash, as Rust's own maps use it against
-//! chosen collisions), because a million whole keys would weigh more than their answers. moka's expiry only collects garbage:
-//! whether an entry may be served is decided by [`Entry::freshness`] alone.
+//! chosen collisions), because a million whole keys would weigh more than their answers. Whether an entry may be served is
+//! decided by [`crate::entry::Entry::freshness`] alone; what is dead makes room as anything does that nobody asks for. An expiry of its own
+//! for each entry would cost 48 bytes for each, and time at each hit.
 
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moka::Expiry;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
-use sha2::{Digest as _, Sha256};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::change::State;
-use crate::clock::{Clock, Timestamp};
-use crate::entry::{Entry, Freshness};
+use super::slot::Slot;
+use crate::clock::Timestamp;
+use crate::entry::Freshness;
 use crate::jid::{Key, Subject, USER_MAX, Variant};
-use crate::outcome::Outcome;
 
-/// What moka and the allocator hold per entry beside its texts (bytes), measured at a million entries.
-const OVERHEAD: usize = 448;
+/// What moka holds per entry beside its slot (bytes): seven small allocations and a place in its table. Measured, with what the
+/// allocator cannot use of its pages while entries come and go: `make bench ARGS=--memory` compares the result with the process.
+const OVERHEAD: usize = 256;
 
-/// What an entity tag is made of: some bits of a digest. The same answer has the same tag after a restart and on every replica.
-#[must_use]
-pub fn tag_of(answer: &[u8]) -> u64 {
-    let digest = Sha256::digest(answer);
-    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has more than eight bytes"))
-}
-
-/// An entry in memory, with what answers need beside it.
-#[derive(Debug)]
-pub struct Slot {
-    /// The entry.
-    pub entry: Entry,
-    /// What its subject's state says of changes.
-    pub history: History,
-    /// Changes whenever the answer's body does.
-    pub tag: u64,
-    /// When a request was last remembered in the store (ms).
-    touched: AtomicI64,
-    /// When a request last asked for a refresh by itself (ms).
-    nudged: AtomicI64,
-}
-
-/// A subject's changes in brief.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct History {
-    /// How often the picture changed since the baseline.
-    pub version: u64,
-    /// When the last change was noticed.
-    pub changed_at: Option<Timestamp>,
-}
-
-impl From<&State> for History {
-    fn from(state: &State) -> Self {
-        state
-            .recorded
-            .as_ref()
-            .map_or_else(Self::default, |recorded| Self { version: recorded.version, changed_at: recorded.changed_at })
-    }
-}
-
-/// The shortest time between two refreshes that requests for one entry ask for.
-const NUDGE: Duration = Duration::from_secs(1);
-
-impl Slot {
-    /// An entry made ready, last asked for at `requested_at` as far as the store knows.
-    #[must_use]
-    pub fn new(entry: Entry, history: History, requested_at: Option<Timestamp>) -> Self {
-        Self {
-            history,
-            tag: tag_of(match &entry.outcome {
-                Outcome::Present(picture) => picture.results().as_bytes(),
-                Outcome::Negative(_) => b"",
-            }),
-            touched: AtomicI64::new(requested_at.map_or(i64::MIN, Timestamp::as_millis)),
-            nudged: AtomicI64::new(i64::MIN),
-            entry,
-        }
-    }
-
-    /// Whether a request at `now` is worth remembering, because the last one remembered is `grain` or longer ago. Says so to
-    /// one caller only.
-    pub(super) fn touch(&self, now: Timestamp, grain: Duration) -> bool {
-        claim(&self.touched, now, grain)
-    }
-
-    /// Whether a request at `now` may ask for a refresh by itself. Says so to one caller only, and not at every request.
-    pub(super) fn nudge(&self, now: Timestamp) -> bool {
-        claim(&self.nudged, now, NUDGE)
-    }
-
-    fn weight(&self) -> u32 {
-        let heap = match &self.entry.outcome {
-            Outcome::Present(picture) => picture.heap_bytes(),
-            Outcome::Negative(negative) => negative.message.len() + negative.code.len(),
-        };
-        u32::try_from(OVERHEAD + heap).unwrap_or(u32::MAX)
-    }
-}
-
-/// Moves `last` to `now` if that is at least `grain` on; true for the one caller who did. A clock set back counts as long ago.
-fn claim(last: &AtomicI64, now: Timestamp, grain: Duration) -> bool {
-    let seen = last.load(Ordering::Relaxed);
-    let (now, grain) = (now.as_millis(), i64::try_from(grain.as_millis()).unwrap_or(i64::MAX));
-    (now < seen || now.saturating_sub(seen) >= grain)
-        && last.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
+/// How long an entry may lie in memory though nobody asks for it: it is dead, or soon will be, and if not it is in the store.
+const IDLE: Duration = Duration::from_secs(86_400);
 
 pub(super) struct Memory {
-    cache: Cache<u128, Arc<Slot>, BuildHasherDefault<Digested>>,
+    cache: Cache<u128, Slot, BuildHasherDefault<Digested>>,
     seed: (u64, u64),
 }
 
@@ -138,43 +51,31 @@ impl Hasher for Digested {
     }
 }
 
-/// Lets moka drop what is dead. Takes the wall clock as it was when the entry came in.
-struct Garbage(Clock);
-
-impl Expiry<u128, Arc<Slot>> for Garbage {
-    fn expire_after_create(&self, _: &u128, slot: &Arc<Slot>, _: Instant) -> Option<Duration> {
-        Some(slot.entry.ttl(self.0.now()))
-    }
-
-    fn expire_after_update(&self, key: &u128, slot: &Arc<Slot>, at: Instant, _: Option<Duration>) -> Option<Duration> {
-        self.expire_after_create(key, slot, at)
-    }
-}
-
 impl Memory {
-    pub(super) fn new(limit: u64, clock: &Clock) -> Self {
+    pub(super) fn new(limit: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(limit)
-            .weigher(|_, slot: &Arc<Slot>| slot.weight())
-            .expire_after(Garbage(clock.clone()))
+            .weigher(|_, slot| weight(slot))
+            .time_to_idle(IDLE)
             .build_with_hasher(BuildHasherDefault::default());
         Self { cache, seed: (fastrand::u64(..), fastrand::u64(..)) }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Slot> {
         self.cache.get(&self.digest(key))
     }
 
-    pub(super) fn insert(&self, key: &Key, slot: Arc<Slot>) {
+    pub(super) fn insert(&self, key: &Key, slot: Slot) {
         self.cache.insert(self.digest(key), slot);
     }
 
     /// Takes in what was read from the store, unless something from a later look that lives at `now` came in meanwhile; returns
     /// what is held then.
-    pub(super) fn adopt(&self, key: &Key, slot: Arc<Slot>, now: Timestamp) -> Arc<Slot> {
-        let is_better = |held: &Entry| held.start() > slot.entry.start() && held.freshness(now) != Freshness::Dead;
+    pub(super) fn adopt(&self, key: &Key, slot: Slot, now: Timestamp) -> Slot {
+        let is_better =
+            |held: &Slot| held.entry.start() > slot.entry.start() && held.entry.freshness(now) != Freshness::Dead;
         let result = self.cache.entry(self.digest(key)).and_compute_with(|held| match held {
-            Some(held) if is_better(&held.value().entry) => Op::Nop,
+            Some(held) if is_better(held.value()) => Op::Nop,
             _ => Op::Put(slot.clone()),
         });
         match result {
@@ -224,18 +125,30 @@ impl Memory {
     }
 }
 
+/// Bytes held for an entry.
+fn weight(slot: &Slot) -> u32 {
+    u32::try_from(OVERHEAD + allocated(slot.size())).unwrap_or(u32::MAX)
+}
+
+/// Bytes that the allocator takes for so many: it has four sizes between a power of two and the next.
+fn allocated(bytes: usize) -> usize {
+    let step = (bytes.max(64).next_power_of_two() / 8).max(16);
+    bytes.next_multiple_of(step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::avatars::History;
     use crate::change::Standing;
-    use crate::entry::Jitter;
+    use crate::entry::{Entry, Jitter};
     use crate::jid::{Device, Jid};
-    use crate::outcome::{Observation, Picture, Rules, Token};
+    use crate::outcome::{Observation, Outcome, Picture, Rules, Token};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
     /// From the look with this start token, living for so many seconds.
-    fn slot(start: u64, seconds: i64) -> Arc<Slot> {
+    fn slot(start: u64, seconds: i64) -> Slot {
         let url = format!("https://h/p?oe={:X}", NOW.as_millis() / 1000 + 2 + seconds);
         let seen = Observation {
             variant: Variant::default(),
@@ -246,12 +159,12 @@ mod tests {
         };
         let sure = Standing::Believed { repeats: 0 };
         let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
-        Arc::new(Slot::new(entry, History::default(), None))
+        Slot::new(&entry, History::default(), None)
     }
 
     #[test]
     fn what_was_read_from_the_store_gives_way_to_a_later_look_that_lives() {
-        let memory = Memory::new(1 << 20, &Clock::manual(NOW));
+        let memory = Memory::new(1 << 20);
         let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
         let start = |seconds| {
             let now = NOW + Duration::from_secs(seconds);
@@ -261,5 +174,25 @@ mod tests {
         memory.insert(&key, slot(7, 10));
         assert_eq!(start(9), (Token(7), Token(7)));
         assert_eq!(start(10), (Token(5), Token(5)), "dead, it is no better");
+    }
+
+    #[test]
+    fn memory_fills_its_limit_and_no_more() {
+        let (limit, memory) = (1 << 20, Memory::new(1 << 20));
+        for number in 0..5_000 {
+            let key = Key::new(Device::default(), Jid::parse(&number.to_string()).unwrap(), false, false);
+            memory.insert(&key, slot(1, 100));
+        }
+        let (entries, bytes) = memory.size();
+        assert!(bytes <= limit && bytes > limit * 9 / 10, "{bytes} bytes");
+        assert_eq!(bytes, entries * u64::from(weight(&slot(1, 100))));
+    }
+
+    #[test]
+    fn an_allocation_counts_as_the_size_that_the_allocator_has_for_it() {
+        let sizes = [(1, 16), (64, 64), (65, 80), (128, 128), (129, 160), (257, 320), (384, 384), (385, 448)];
+        for (bytes, size) in sizes {
+            assert_eq!(allocated(bytes), size);
+        }
     }
 }

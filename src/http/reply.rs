@@ -15,12 +15,13 @@ use serde::Serialize;
 use super::body::Body;
 use super::facts::Facts;
 use super::query::Invalid;
-use crate::avatars::{Found, Slot, Unmet, Why, tag_of};
+use crate::avatars::{Answer, Found, Unmet, Why, tag_of};
 use crate::budget::Refusal;
 use crate::clock::Timestamp;
+use crate::entry::Entry;
 use crate::go_json;
 use crate::jid::Key;
-use crate::outcome::{Class, Failure, Negative, Outcome, Picture};
+use crate::outcome::{Class, Failure, Outcome, Picture};
 use crate::store::StoreError;
 
 mod headers;
@@ -38,8 +39,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The gateway's own success message, around what varies.
-const SUCCESS_HEAD: &str = r#"{"code":"SUCCESS","message":"Success get avatar","results":{"url":""#;
-const SUCCESS_END: &str = r#""}}"#;
+const SUCCESS_HEAD: &[u8] = br#"{"code":"SUCCESS","message":"Success get avatar","results":{"url":""#;
+const BEFORE_ID: &[u8] = br#"","id":""#;
+const BEFORE_KIND: &[u8] = br#"","type":""#;
+const SUCCESS_END: &[u8] = br#""}}"#;
+/// What does not vary of it (bytes).
+const SUCCESS_FIXED: usize = SUCCESS_HEAD.len() + BEFORE_ID.len() + BEFORE_KIND.len() + SUCCESS_END.len();
 
 fn reply(status: StatusCode, content_type: HeaderValue, body: impl Into<Body>) -> Reply {
     let mut reply = Response::new(body.into());
@@ -186,23 +191,24 @@ pub(super) fn not_allowed(allowed: &'static str) -> Reply {
 
 /// The answer to `GET /user/avatar`.
 pub(super) fn avatar(found: &Found, facts: &Facts<'_>, template: &Template) -> Reply {
-    match &found.slot.entry.outcome {
-        Outcome::Present(picture) => {
+    match found.slot.answer() {
+        Answer::Picture { url, id, kind } => {
             if is_known(facts, found.slot.tag) {
                 return about(not_modified(), found, Some(found.slot.tag));
             }
-            template.reply(picture, found)
+            template.reply([url, id, kind], found)
         }
-        Outcome::Negative(Negative { status: code, code: word, message, .. }) => {
-            about(reply(status(*code), JSON, envelope(word, message, None)), found, None)
+        Answer::Negative { status: number, code, message, .. } => {
+            about(reply(status(number), JSON, envelope(code, message, None)), found, None)
         }
     }
 }
 
 /// The answer to `GET /avatars/{jid}`.
 pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
-    let Slot { entry, history, .. } = &*found.slot;
-    let picture = match &entry.outcome {
+    let Entry { outcome, checked_at, .. } = found.slot.to_entry();
+    let history = found.slot.history();
+    let picture = match &outcome {
         Outcome::Present(picture) => Some(picture),
         Outcome::Negative(_) => None,
     };
@@ -211,7 +217,7 @@ pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
         jid: key.subject.jid.to_string(),
         device_id: key.subject.device.as_str(),
         preview: key.variant.preview,
-        outcome: match &entry.outcome {
+        outcome: match &outcome {
             Outcome::Present(_) => "present",
             Outcome::Negative(negative) => negative.reason.as_str(),
         },
@@ -219,7 +225,7 @@ pub(super) fn native(found: &Found, key: &Key, facts: &Facts<'_>) -> Reply {
         url: picture.and_then(|picture| some(picture.url())),
         kind: picture.and_then(|picture| some(picture.kind())),
         expires_at: picture.and_then(Picture::expires_at).map(Timestamp::rfc3339),
-        checked_at: entry.checked_at.rfc3339(),
+        checked_at: checked_at.rfc3339(),
         changed_at: history.changed_at.map(Timestamp::rfc3339),
         version: history.version,
         image: None,
@@ -333,11 +339,11 @@ fn push(text: &mut Vec<u8>, more: &str) {
     text.extend_from_slice(more.as_bytes());
 }
 
-/// The gateway's success body.
-fn success(text: &mut Vec<u8>, picture: &Picture) {
-    push(text, SUCCESS_HEAD);
-    push(text, picture.results());
-    push(text, SUCCESS_END);
+/// The gateway's success body, of URL, id and type as the insides of JSON strings.
+fn success(text: &mut Vec<u8>, [url, id, kind]: [&[u8]; 3]) {
+    for piece in [SUCCESS_HEAD, url, BEFORE_ID, id, BEFORE_KIND, kind, SUCCESS_END] {
+        text.extend_from_slice(piece);
+    }
 }
 
 /// The gateway's envelope; `results` is JSON text.
@@ -372,7 +378,7 @@ mod tests {
     fn writes_the_gateways_bytes() {
         let picture = Picture::new("https://h/p?a=1&oe=620AA726", "1635239861", "image");
         let mut body = Vec::new();
-        success(&mut body, &picture);
+        success(&mut body, picture.parts().map(str::as_bytes));
         assert_eq!(
             String::from_utf8(body).unwrap(),
             "{\"code\":\"SUCCESS\",\"message\":\"Success get avatar\",\"results\":{\"url\":\"https://h/p?a=1\\u0026oe=620AA726\",\

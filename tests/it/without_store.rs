@@ -39,7 +39,7 @@ fn key(phone: &str) -> Key {
 }
 
 fn id(found: &Found) -> String {
-    match &found.slot.entry.outcome {
+    match &found.slot.to_entry().outcome {
         Outcome::Present(picture) => picture.id().to_owned(),
         Outcome::Negative(negative) => negative.reason.as_str().to_owned(),
     }
@@ -146,7 +146,7 @@ async fn lookups_go_on_and_record_nothing_while_the_store_is_away() {
 
     // The next look records the change, once.
     path.clock.advance(NO_LONGER_RECENT);
-    assert_eq!(path.look("999001", NO_CACHE).await.slot.history.version, 1);
+    assert_eq!(path.look("999001", NO_CACHE).await.slot.history().version, 1);
     assert_eq!(path.metrics.changes.with_label_values(&["changed"]).get(), 1);
 }
 

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderValue, Response};
 
-use super::{Body, CACHE_STATUS, Facts, JSON, Reply, SUCCESS_END, SUCCESS_HEAD, push, refused, success};
+use super::{Body, CACHE_STATUS, Facts, JSON, Reply, SUCCESS_FIXED, push, refused, success};
 use crate::avatars::{Found, Met};
-use crate::outcome::Picture;
 
 /// The answer depends on the device, which a header may name.
 const VARY_DEVICE: HeaderValue = HeaderValue::from_static("X-Device-Id");
@@ -54,9 +53,9 @@ impl Template {
     }
 
     /// The same as [`super::reply`] and [`about`] make of it. Body and values are written into one buffer.
-    pub(super) fn reply(&self, picture: &Picture, found: &Found) -> Reply {
-        let mut text =
-            Vec::with_capacity(SUCCESS_HEAD.len() + picture.results().len() + SUCCESS_END.len() + Told::ROOM);
+    pub(super) fn reply(&self, picture: [&[u8]; 3], found: &Found) -> Reply {
+        let texts: usize = picture.iter().map(|text| text.len()).sum();
+        let mut text = Vec::with_capacity(SUCCESS_FIXED + texts + Told::ROOM);
         success(&mut text, picture);
         let body = text.len();
         let told = Told::write(&mut text, found, Some(found.slot.tag));
@@ -169,7 +168,6 @@ pub(super) fn is_known(facts: &Facts<'_>, tag: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::reply;
@@ -179,7 +177,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::entry::{Entry, Jitter};
     use crate::jid::Variant;
-    use crate::outcome::{Observation, Outcome, Rules, Token};
+    use crate::outcome::{Observation, Outcome, Picture, Rules, Token};
 
     #[test]
     fn the_template_says_what_headers_inserted_one_by_one_say() {
@@ -195,14 +193,14 @@ mod tests {
             };
             let sure = Standing::Believed { repeats: 0 };
             let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
-            let slot = Arc::new(Slot::new(entry, History::default(), None));
+            let slot = Slot::new(&entry, History::default(), None);
             let found = Found { slot, met, at: now + Duration::from_secs(7) };
             let lines = |reply: Reply| {
                 let lines = reply.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
                 lines.collect::<Vec<_>>()
             };
             let plain = about(reply(http::StatusCode::OK, JSON, ""), &found, Some(found.slot.tag));
-            assert_eq!(lines(Template::new().reply(&picture, &found)), lines(plain));
+            assert_eq!(lines(Template::new().reply(picture.parts().map(str::as_bytes), &found)), lines(plain));
         }
     }
 

@@ -25,17 +25,19 @@ const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
 /// Two: one may count a backlog while the other answers lookups.
 const READERS: usize = 2;
 
-/// For the writer's connection. What is deleted is overwritten, because somebody may have asked to be forgotten. The log is folded into the file every 4,000 pages (16 MiB) and is cut back to 64 MiB after a
-/// surge.
+/// For the writer's connection. What is deleted is overwritten, because somebody may have asked to be forgotten. Its cache, and
+/// the readers', hold the upper levels of the trees of a million entries and what a group of writes touches; beyond that the
+/// system's cache of files serves as well, and is not this process's. All three together are 8 MiB, beside `--memory-limit`. The
+/// log is folded into the file every 4,000 pages (16 MiB) and is cut back to 64 MiB after a surge.
 const WRITER: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA secure_delete = ON;
-    PRAGMA cache_size = -32768;
+    PRAGMA cache_size = -4096;
     PRAGMA wal_autocheckpoint = 4000;
     PRAGMA journal_size_limit = 67108864;
     PRAGMA temp_store = MEMORY;";
 
-const READER: &str = "PRAGMA query_only = ON; PRAGMA cache_size = -16384;";
+const READER: &str = "PRAGMA query_only = ON; PRAGMA cache_size = -2048;";
 
 /// Statements kept prepared on each connection: more than there are.
 const STATEMENTS: usize = 64;

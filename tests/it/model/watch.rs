@@ -203,7 +203,7 @@ impl Watch {
         let good = seen.good.get_mut(key).filter(|good| good.dead_at > now);
         match answer {
             Ok(found) => {
-                let outcome = &found.slot.entry.outcome;
+                let outcome = &found.slot.to_entry().outcome;
                 if found.slot.entry.dead_at <= now {
                     seen.violated("a dead entry was served");
                 } else if let Some(why) = wrong_for(key, outcome) {
@@ -322,7 +322,7 @@ impl Seen {
 /// Whether a client is answered with the look that it waited for, and another one brought a picture before it was its turn to
 /// take that answer.
 fn is_own_look(found: &Found, asked: Moment, picture: u64, told: &HashMap<String, u64>) -> bool {
-    let Outcome::Negative(negative) = &found.slot.entry.outcome else { return false };
+    let Outcome::Negative(negative) = found.slot.to_entry().outcome else { return false };
     let look = told.get(&*negative.message).copied().unwrap_or_default();
     matches!(found.met, Met::Asked { .. }) && asked.number < look && look < picture
 }

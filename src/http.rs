@@ -34,7 +34,7 @@ mod reply;
 mod stream;
 mod throttle;
 mod tls;
-mod watch;
+mod watchdog;
 
 use connections::{Answering, Visit};
 use cors::Cors;
@@ -44,7 +44,7 @@ use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::{Problem, Reply, Template};
 use throttle::{Pace, Throttle};
 pub use tls::Identity;
-pub use watch::Timeouts;
+pub use watchdog::Timeouts;
 
 /// Who may ask, and what is assumed of a request.
 #[derive(Clone, Debug)]
@@ -292,12 +292,12 @@ impl Edge {
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
             return Answering::Now(Some(self.finish(lookup.found(&found, &facts, &self.template), route, &facts)));
         }
-        let (edge, watch, looking) = (self.clone(), visit.watch.clone(), visit.watch.looking());
+        let (edge, watchdog, looking) = (self.clone(), visit.watchdog.clone(), visit.watchdog.looking());
         Answering::Later(Box::pin(async move {
             let _looking = looking;
             let facts = Facts::read(request.headers());
             let leaves = async {
-                watch.half_closed().await;
+                watchdog.half_closed().await;
                 tokio::time::sleep(HALF_CLOSED_PATIENCE).await;
             };
             let reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {

@@ -1,6 +1,6 @@
 //! Connections: accepted, spoken HTTP/1.1 or HTTP/2 on, bounded in what they may take, and ended in good order.
 //!
-//! What a connection waits for, and for how long it may, is kept in `watch.rs`. A client that asks and asks and reads no answer
+//! What a connection waits for, and for how long it may, is kept in `watchdog.rs`. A client that asks and asks and reads no answer
 //! piles nothing up: hyper reads no further request before the answer to the last one is out, and holds at most [`HEAD_MAX`] of
 //! what was sent ahead.
 
@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Edge;
 use super::reply::Reply;
-use super::watch::{Ticker, Verdict, Watch, Watched};
+use super::watchdog::{Guarded, Ticker, Verdict, Watchdog};
 
 /// The longest request head (bytes): beyond it the answer is 431.
 const HEAD_MAX: usize = 64 * 1024;
@@ -58,7 +58,7 @@ impl Future for Answering {
 /// What a request knows of the connection that it came on.
 pub(super) struct Visit {
     pub(super) peer: IpAddr,
-    pub(super) watch: Arc<Watch>,
+    pub(super) watchdog: Arc<Watchdog>,
 }
 
 /// The connections of one listener.
@@ -67,7 +67,7 @@ struct Connections {
     builder: auto::Builder<TokioExecutor>,
     ticker: Arc<Ticker>,
     /// all that are open, and some that were a moment ago
-    watched: Vec<Weak<Watch>>,
+    watchdogs: Vec<Weak<Watchdog>>,
     tasks: TaskTracker,
 }
 
@@ -122,7 +122,7 @@ impl Connections {
             edge: Arc::new(edge),
             builder,
             ticker: Arc::new(Ticker::new(timeouts)),
-            watched: Vec::new(),
+            watchdogs: Vec::new(),
             tasks: TaskTracker::new(),
         }
     }
@@ -130,22 +130,22 @@ impl Connections {
     /// Answers one connection, in a task of its own.
     fn open(&mut self, stream: TcpStream, peer: IpAddr) {
         let _ = stream.set_nodelay(true);
-        let watch = Arc::new(Watch::new(self.ticker.clone()));
-        self.watched.push(Arc::downgrade(&watch));
+        let watchdog = Arc::new(Watchdog::new(self.ticker.clone()));
+        self.watchdogs.push(Arc::downgrade(&watchdog));
         let open = Open::new(&self.edge.metrics.http_connections);
         let (edge, builder) = (self.edge.clone(), self.builder.clone());
         // Two tasks, so that a connection in plain text has no room for TLS.
         match &self.edge.tls {
             None => self.tasks.spawn(async move {
                 let _open = open;
-                converse(edge, builder, stream, Visit { peer, watch }).await;
+                converse(edge, builder, stream, Visit { peer, watchdog }).await;
             }),
             Some(identity) => {
                 let acceptor = identity.acceptor();
                 self.tasks.spawn(async move {
                     let _open = open;
-                    if let Some(stream) = shake_hands(&acceptor, stream, &watch).await {
-                        converse(edge, builder, stream, Visit { peer, watch }).await;
+                    if let Some(stream) = shake_hands(&acceptor, stream, &watchdog).await {
+                        converse(edge, builder, stream, Visit { peer, watchdog }).await;
                     }
                 })
             }
@@ -155,22 +155,22 @@ impl Connections {
     /// One more tick: every connection is looked at.
     fn sweep(&mut self) {
         self.ticker.tick();
-        self.watched.retain(|watch| watch.upgrade().inspect(|watch| watch.judge()).is_some());
+        self.watchdogs.retain(|watchdog| watchdog.upgrade().inspect(|watchdog| watchdog.judge()).is_some());
     }
 
     fn tell_all(&self, verdict: Verdict) {
-        for watch in self.watched.iter().filter_map(Weak::upgrade) {
-            watch.tell(verdict);
+        for watchdog in self.watchdogs.iter().filter_map(Weak::upgrade) {
+            watchdog.tell(verdict);
         }
     }
 }
 
 /// Begins TLS, within the time for the first head. Who speaks something else is told so in TLS's words.
-async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, watch: &Watch) -> Option<TlsStream<TcpStream>> {
+async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, watchdog: &Watchdog) -> Option<TlsStream<TcpStream>> {
     let mut accepting = pin!(acceptor.accept(stream));
     let accepted = poll_fn(|context| {
-        watch.belongs_to(context.waker());
-        match watch.verdict() {
+        watchdog.belongs_to(context.waker());
+        match watchdog.verdict() {
             Verdict::Stay => accepting.as_mut().poll(context).map(Some),
             Verdict::Retire | Verdict::End => Poll::Ready(None),
         }
@@ -179,22 +179,22 @@ async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream, watch: &Watch) -
     accepted.inspect_err(|error| tracing::trace!(%error, "a connection did not come to TLS")).ok()
 }
 
-/// Answers the requests on a stream until its end, or until the watch has had enough.
+/// Answers the requests on a stream until its end, or until the watchdog has had enough.
 async fn converse<S>(edge: Arc<Edge>, builder: auto::Builder<TokioExecutor>, stream: S, visit: Visit)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = visit.watch.clone();
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
+    let watchdog = visit.watchdog.clone();
+    let io = TokioIo::new(Guarded::new(stream, watchdog.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
-        visit.watch.asked(request.version() == Version::HTTP_2);
+        visit.watchdog.asked(request.version() == Version::HTTP_2);
         edge.respond(request, &visit)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut retired = false;
     let ended = poll_fn(|context| {
-        watch.belongs_to(context.waker());
-        match watch.verdict() {
+        watchdog.belongs_to(context.waker());
+        match watchdog.verdict() {
             Verdict::Stay => {}
             Verdict::Retire if retired => {}
             Verdict::Retire => {

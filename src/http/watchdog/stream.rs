@@ -10,52 +10,52 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Phase, State, Watch};
+use super::{Phase, State, Watchdog};
 use crate::http::refusal::Refusal;
 
-/// A client's stream, as HTTP sees it, under watch.
-pub(in crate::http) struct Watched<S> {
+/// A client's stream, as HTTP sees it, under watchdog.
+pub(in crate::http) struct Guarded<S> {
     stream: S,
-    watch: Arc<Watch>,
+    watchdog: Arc<Watchdog>,
     refusal: Option<Refusal>,
 }
 
-impl<S> Watched<S> {
-    pub(in crate::http) fn new(stream: S, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, refusal: None }
+impl<S> Guarded<S> {
+    pub(in crate::http) fn new(stream: S, watchdog: Arc<Watchdog>) -> Self {
+        Self { stream, watchdog, refusal: None }
     }
 
     fn wrote(&self, context: &Context<'_>) {
-        self.watch.change(State::wrote);
-        if self.watch.state().half_closed {
+        self.watchdog.change(State::wrote);
+        if self.watchdog.state().half_closed {
             // The answer is out: the end that was kept from HTTP may be read now.
             context.waker().wake_by_ref();
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
-            this.watch.change(|state, now| state.read(bytes, now));
-        } else if this.watch.state().owes() {
+            this.watchdog.change(|state, now| state.read(bytes, now));
+        } else if this.watchdog.state().owes() {
             // hyper would give the request up.
-            this.watch.change(|state, _| State { half_closed: true, ..state });
-            this.watch.half_closed.notify_waiters();
+            this.watchdog.change(|state, _| State { half_closed: true, ..state });
+            this.watchdog.half_closed.notify_waiters();
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.refusal.is_none() && this.watch.state().refuses() {
+        if this.refusal.is_none() && this.watchdog.state().refuses() {
             this.refusal = Refusal::of(bytes);
         }
         let written = match &mut this.refusal {
@@ -64,9 +64,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         };
         match &written {
             Poll::Ready(Ok(count)) if *count == bytes.len() => this.wrote(context),
-            Poll::Ready(Ok(_)) => this.watch.change(State::wrote_some),
+            Poll::Ready(Ok(_)) => this.watchdog.change(State::wrote_some),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => this.watch.change(State::blocked),
+            Poll::Pending => this.watchdog.change(State::blocked),
         }
         written
     }
@@ -76,9 +76,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let flushed = Pin::new(&mut this.stream).poll_flush(context);
         match &flushed {
             // hyper flushes all the time, also while an answer is not there yet.
-            Poll::Ready(Ok(())) if this.watch.state().phase == Phase::Blocked => this.wrote(context),
+            Poll::Ready(Ok(())) if this.watchdog.state().phase == Phase::Blocked => this.wrote(context),
             Poll::Ready(_) => {}
-            Poll::Pending => this.watch.change(State::blocked),
+            Poll::Pending => this.watchdog.change(State::blocked),
         }
         flushed
     }
@@ -87,7 +87,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let this = self.get_mut();
         let shut = Pin::new(&mut this.stream).poll_shutdown(context);
         if shut.is_pending() {
-            this.watch.change(State::blocked);
+            this.watchdog.change(State::blocked);
         }
         shut
     }

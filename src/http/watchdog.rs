@@ -7,7 +7,7 @@
 //! * While an answer waits to be taken, the client takes some of it within every [`Timeouts::write`].
 //! * While an answer is being looked for, nothing is demanded of the client.
 //! * A client that closes its sending side behind a request may be listening still: it is answered first. TCP does not tell it
-//!   from one that has left; [`Watch::half_closed`] says that either is so.
+//!   from one that has left; [`Watchdog::half_closed`] says that either is so.
 //!
 //! A request costs a few loads and stores here, and no timer: instants are ticks of one coarse clock per listener, which the
 //! listener moves on, and at each tick it looks at all of its connections. So everything comes some ticks late, and
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 mod stream;
 
-pub(super) use stream::Watched;
+pub(super) use stream::Guarded;
 
 /// How long clients may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -226,8 +226,8 @@ pub(super) enum Verdict {
     End,
 }
 
-/// One connection's watch. Only the connection's own task writes its state.
-pub(super) struct Watch {
+/// One connection's watchdog. Only the connection's own task writes its state.
+pub(super) struct Watchdog {
     ticker: Arc<Ticker>,
     state: AtomicU64,
     lookups: AtomicU32,
@@ -236,7 +236,7 @@ pub(super) struct Watch {
     half_closed: Notify,
 }
 
-impl Watch {
+impl Watchdog {
     pub(super) fn new(ticker: Arc<Ticker>) -> Self {
         let state = State::new(ticker.now.load(Relaxed)).packed();
         Self {
@@ -307,7 +307,7 @@ impl Watch {
 }
 
 /// A lookup that a client waits for.
-pub(super) struct Looking(Arc<Watch>);
+pub(super) struct Looking(Arc<Watchdog>);
 
 impl Drop for Looking {
     fn drop(&mut self) {

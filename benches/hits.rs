@@ -30,6 +30,8 @@ mod others;
 mod server;
 #[path = "hits/stored.rs"]
 mod stored;
+#[path = "hits/subscribers.rs"]
+mod subscribers;
 #[path = "hits/wire.rs"]
 mod wire;
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
             println!("this measures only when asked to: cargo bench --bench hits");
             Ok(())
         }
+        None if options.subscribers.is_some() => subscribers::run(options.subscribers.unwrap_or_default()),
         None if options.memory => memory::run(&options),
         None if options.stored.store || options.stored.start => stored::run(&options),
         None => match options.instructions {

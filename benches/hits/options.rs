@@ -31,6 +31,15 @@ pub(crate) struct Options {
     /// Instead: bytes per entry in memory, and how the process stays below its limit
     #[arg(long, conflicts_with_all = ["store", "start"])]
     pub(crate) memory: bool,
+    /// Instead: what a subscriber to changes weighs, and how soon so many of them know of one; 10,000 unless told otherwise
+    #[arg(
+        long,
+        conflicts_with_all = ["instructions", "memory", "store", "start"],
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10000"
+    )]
+    pub(crate) subscribers: Option<usize>,
     #[command(flatten)]
     pub(crate) stored: Stored,
     /// How many entries; 200,000 with --memory, 1,000,000 with --store and --start

@@ -157,6 +157,7 @@ async fn run_demo(demo: config::Demo, stop: CancellationToken) -> Result<(), Err
     say!("  curl -i '{base}/user/avatar?phone={}'", demo::people::PRESENT);
     say!("  curl -i '{base}/user/avatar?phone={}'     # has no picture", demo::people::WITHOUT_PICTURE);
     say!("  curl -i '{base}/avatars/{}'               # slow: the gateway takes seconds", demo::people::SLOW);
+    say!("  curl -N '{base}/events'                      # who changes pictures, of those that somebody asked for");
     say!("Figures: curl {base}/metrics      Stop: Ctrl-C");
     app.finish().await;
     gateway.drain(Duration::from_secs(1)).await;

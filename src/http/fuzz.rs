@@ -14,7 +14,10 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 use super::facts::Facts;
 use super::guard::Guard;
+use super::listing::{Wanted, jid_in_path};
 use super::query::{GATEWAY_NAMES, Invalid, NATIVE_NAMES, Parameters};
+use crate::duration;
+use crate::events::Start;
 use crate::gateway::Credential;
 use crate::jid::{Device, Jid, Key};
 
@@ -78,6 +81,43 @@ fn agrees_with_a_plain_reading(query: &str, native: bool, read: Result<&Paramete
     ] {
         let expected = expected.map(|given| <&[_; 1]>::try_from(&**given).expect("given once").clone());
         assert_eq!(value.as_deref().map(|value| Some(value.to_owned())), expected.map(|[value]| value));
+    }
+}
+
+/// Where a stream or a listing begins and whom it is about; `interval` is a watch's.
+pub fn listing(query: &str, last_event_id: Option<&str>, path: &str, interval: &str) {
+    let fair = |Invalid(message): Invalid| {
+        assert!(message.ends_with('.') && message.len() < 140, "{message}");
+        assert!(!message.contains(char::is_control), "a reply repeats what it was sent: {message:?}");
+    };
+    match Wanted::read(query) {
+        Err(invalid) => fair(invalid),
+        Ok(wanted) => {
+            match wanted.stream_start(last_event_id) {
+                Err(invalid) => fair(invalid),
+                Ok(Start::After(cursor)) => {
+                    let given = last_event_id.filter(|text| !text.is_empty()).map(str::to_owned);
+                    let given = given.or_else(|| wanted.last_event_id().map(str::to_owned));
+                    assert_eq!(given, Some(cursor.to_string()), "a cursor has one spelling");
+                }
+                Ok(Start::Now | Start::Earliest) => {}
+            }
+            let default = Device::new("main").expect("a short name");
+            match wanted.filter(&Facts::default(), &default) {
+                Err(invalid) => fair(invalid),
+                Ok(filter) => {
+                    assert!(filter.device.is_none_or(|device| !device.as_str().is_empty()));
+                    assert!(filter.jids.is_none_or(|jids| !jids.is_empty() && jids.len() <= 1000));
+                }
+            }
+        }
+    }
+    match jid_in_path(path) {
+        Err(invalid) => fair(invalid),
+        Ok(jid) => assert_eq!(jid_in_path(&jid.to_string()).ok(), Some(jid)),
+    }
+    if let Ok(interval) = duration::parse(interval) {
+        assert_eq!(duration::parse(&duration::write(interval)), Ok(interval));
     }
 }
 

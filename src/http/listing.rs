@@ -61,6 +61,11 @@ impl<'a> Wanted<'a> {
         Ok(wanted)
     }
 
+    #[cfg(fuzzing)]
+    pub(super) fn last_event_id(&self) -> Option<&str> {
+        self.last_event_id.as_deref()
+    }
+
     fn limit(&self) -> Result<usize, Invalid> {
         let Some(text) = &self.limit else { return Ok(LIMIT) };
         let limit = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));

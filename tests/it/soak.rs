@@ -16,7 +16,7 @@ use crate::support::process::Process;
 const CLIENTS: usize = 128;
 
 /// What a process may hold (MiB) that has 16 MiB for its memory: SQLite's caches of pages are up to 8 MiB beside it.
-const RESIDENT_MAX: u64 = 160;
+const RESIDENT_MAX: u64 = 96;
 
 /// How many lines of figures there may be, whoever asks for what: 101 devices with three each, and the fixed ones.
 const FIGURES_MAX: usize = 1000;

@@ -45,6 +45,7 @@ use reply::{Problem, Reply, Template};
 use throttle::{Pace, Throttle};
 pub use tls::Identity;
 pub use watchdog::Timeouts;
+use watchdog::UnderWay;
 
 /// Who may ask, and what is assumed of a request.
 #[derive(Clone, Debug)]
@@ -278,12 +279,14 @@ impl Edge {
             Turn::Answer(reply) => return Answering::Now(Some(self.finish(reply, route, &facts))),
             Turn::Lookup(lookup) => lookup,
             Turn::Work => {
-                let edge = self.clone();
+                let (edge, under_way) = (self.clone(), visit.watchdog.begin());
                 return Answering::Later(Box::pin(async move {
                     let (parts, body) = request.into_parts();
                     let facts = Facts::read(&parts.headers);
-                    let reply =
-                        edge.work(&parts, &facts, body).await.unwrap_or_else(|problem| reply::problem(&problem));
+                    let reply = edge
+                        .work(&parts, &facts, body, under_way)
+                        .await
+                        .unwrap_or_else(|problem| reply::problem(&problem));
                     edge.finish(reply, Route::of(parts.uri.path()), &facts)
                 }));
             }
@@ -292,9 +295,9 @@ impl Edge {
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
             return Answering::Now(Some(self.finish(lookup.found(&found, &facts, &self.template), route, &facts)));
         }
-        let (edge, watchdog, looking) = (self.clone(), visit.watchdog.clone(), visit.watchdog.looking());
+        let (edge, watchdog, under_way) = (self.clone(), visit.watchdog.clone(), visit.watchdog.begin());
         Answering::Later(Box::pin(async move {
-            let _looking = looking;
+            let _under_way = under_way;
             let facts = Facts::read(request.headers());
             let leaves = async {
                 watchdog.half_closed().await;
@@ -381,14 +384,20 @@ impl Edge {
     }
 
     /// Does what takes more than a look into memory.
-    async fn work(&self, parts: &Parts, facts: &Facts<'_>, body: Incoming) -> Result<Reply, Problem> {
+    async fn work(
+        &self,
+        parts: &Parts,
+        facts: &Facts<'_>,
+        body: Incoming,
+        under_way: UnderWay,
+    ) -> Result<Reply, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         match Route::of(parts.uri.path()) {
             Some(Route::Changes) => self.list_changes(query, facts).await,
             Some(Route::Watches) => self.list_watches(query, facts).await,
             Some(Route::History(jid)) => self.list_history(jid, query, facts).await,
             Some(Route::Watch(jid)) => self.set_watch(jid, parts, facts, body).await,
-            Some(Route::Events) => self.stream(&parts.method, query, &parts.headers, facts).await,
+            Some(Route::Events) => self.stream(parts, facts, under_way).await,
             Some(Route::Avatar(jid)) => self.forget(jid, parts, facts).await,
             Some(Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready) | None => Err(Problem::Absent),
         }

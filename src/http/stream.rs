@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, HeaderName};
-use http::{HeaderMap, HeaderValue, Method};
+use http::request::Parts;
+use http::{HeaderValue, Method};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ use super::facts::Facts;
 use super::listing::Wanted;
 use super::query::Invalid;
 use super::reply::{self, Problem, Reply};
+use super::watchdog::UnderWay;
 use crate::events::Reader;
 
 /// How often a comment is sent, so that nobody between takes the connection for dead.
@@ -43,14 +45,9 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 impl Edge {
     /// `GET /events`.
-    pub(super) async fn stream(
-        &self,
-        method: &Method,
-        query: &str,
-        headers: &HeaderMap,
-        facts: &Facts<'_>,
-    ) -> Result<Reply, Problem> {
-        let wanted = Wanted::read(query)?;
+    pub(super) async fn stream(&self, parts: &Parts, facts: &Facts<'_>, under_way: UnderWay) -> Result<Reply, Problem> {
+        let headers = &parts.headers;
+        let wanted = Wanted::read(parts.uri.query().unwrap_or_default())?;
         let header = headers.get(LAST_EVENT_ID).map(HeaderValue::to_str).transpose();
         let header = header.map_err(|_| Invalid::of("Last-Event-ID", "is not a cursor."))?;
         let start = wanted.stream_start(header)?;
@@ -61,7 +58,10 @@ impl Edge {
         if headers.contains_key(SEC_FETCH_MODE) {
             first = format!("{first}id: {cursor}\n\n");
         }
-        let body = if *method == Method::HEAD { Body::from("") } else { body(reader, first, self.events.stop()) };
+        let body = match parts.method {
+            Method::HEAD => Body::from(""),
+            _ => body(reader, first, self.events.stop(), under_way),
+        };
         let mut reply = reply::event_stream(body);
         reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         reply.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -77,12 +77,14 @@ struct Sender {
     comments: Interval,
     first: Option<Bytes>,
     stop: CancellationToken,
+    /// quiet as it may be
+    _under_way: UnderWay,
 }
 
-fn body(reader: Reader, first: String, stop: &CancellationToken) -> Body {
+fn body(reader: Reader, first: String, stop: &CancellationToken, under_way: UnderWay) -> Body {
     let mut comments = tokio::time::interval_at(Instant::now() + COMMENT_PACE, COMMENT_PACE);
     comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let sender = Sender { reader, comments, first: Some(first.into()), stop: stop.clone() };
+    let sender = Sender { reader, comments, first: Some(first.into()), stop: stop.clone(), _under_way: under_way };
     Body::Stream(Box::pin(stream::unfold(sender, |mut sender| async {
         if let Some(first) = sender.first.take() {
             return Some((first, sender));

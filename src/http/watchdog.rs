@@ -5,7 +5,7 @@
 //!   connection, whichever HTTP is spoken and whether or not TLS comes before it.
 //! * Between requests a connection may rest for [`Timeouts::keep_alive`].
 //! * While an answer waits to be taken, the client takes some of it within every [`Timeouts::write`].
-//! * While an answer is being looked for, nothing is demanded of the client.
+//! * While an answer is being looked for, or a stream goes on that has nothing to say, nothing is demanded of the client.
 //! * A client that closes its sending side behind a request may be listening still: it is answered first. TCP does not tell it
 //!   from one that has left; [`Watchdog::half_closed`] says that either is so.
 //!
@@ -195,15 +195,15 @@ impl State {
         !self.multiplexed && matches!(self.phase, Phase::Head | Phase::Idle)
     }
 
-    /// What follows from it at this tick, with so many lookups under way.
-    fn verdict(self, ticker: &Ticker, now: u32, lookups: u32) -> Verdict {
+    /// What follows from it at this tick, with so much under way.
+    fn verdict(self, ticker: &Ticker, now: u32, under_way: u32) -> Verdict {
         let over = |limit: u32| now.wrapping_sub(self.since) > limit;
         match self.phase {
             Phase::Head if over(ticker.head) => Verdict::End,
             Phase::Blocked if over(ticker.write) => Verdict::End,
             // Told to go, and still here: HTTP/2 with answers that the client does not take.
-            Phase::Idle if lookups == 0 && over(ticker.keep_alive.saturating_add(ticker.write)) => Verdict::End,
-            Phase::Idle if lookups == 0 && over(ticker.keep_alive) => Verdict::Retire,
+            Phase::Idle if under_way == 0 && over(ticker.keep_alive.saturating_add(ticker.write)) => Verdict::End,
+            Phase::Idle if under_way == 0 && over(ticker.keep_alive) => Verdict::Retire,
             _ => Verdict::Stay,
         }
     }
@@ -230,7 +230,7 @@ pub(super) enum Verdict {
 pub(super) struct Watchdog {
     ticker: Arc<Ticker>,
     state: AtomicU64,
-    lookups: AtomicU32,
+    under_way: AtomicU32,
     verdict: AtomicU8,
     waker: OnceLock<Waker>,
     half_closed: Notify,
@@ -242,7 +242,7 @@ impl Watchdog {
         Self {
             ticker,
             state: AtomicU64::new(state),
-            lookups: AtomicU32::new(0),
+            under_way: AtomicU32::new(0),
             verdict: AtomicU8::new(Verdict::Stay as u8),
             waker: OnceLock::new(),
             half_closed: Notify::new(),
@@ -262,10 +262,10 @@ impl Watchdog {
         self.change(|state, now| state.asked(multiplexed, now));
     }
 
-    /// Something is looked for that the client waits for, until what is returned is dropped.
-    pub(super) fn looking(self: &Arc<Self>) -> Looking {
-        self.lookups.fetch_add(1, Relaxed);
-        Looking(self.clone())
+    /// Something is under way that the client waits for, a lookup or a stream, until what is returned is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Relaxed);
+        UnderWay(self.clone())
     }
 
     /// The client has closed its sending side, and listens or is gone. HTTP/2 never ends so: it says goodbye in its own words.
@@ -291,7 +291,7 @@ impl Watchdog {
 
     /// Looks at it, as happens at every tick.
     pub(super) fn judge(&self) {
-        self.tell(self.state().verdict(&self.ticker, self.ticker.now.load(Relaxed), self.lookups.load(Relaxed)));
+        self.tell(self.state().verdict(&self.ticker, self.ticker.now.load(Relaxed), self.under_way.load(Relaxed)));
     }
 
     /// No verdict becomes milder.
@@ -306,12 +306,12 @@ impl Watchdog {
     }
 }
 
-/// A lookup that a client waits for.
-pub(super) struct Looking(Arc<Watchdog>);
+/// A lookup that a client waits for, or a stream that it listens to.
+pub(super) struct UnderWay(Arc<Watchdog>);
 
-impl Drop for Looking {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.lookups.fetch_sub(1, Relaxed);
+        self.0.under_way.fetch_sub(1, Relaxed);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use avatar_proxy::http::Timeouts;
+
 use super::{ADA, BOB, HOUR, change, look, world};
 use crate::support::app::TestApp;
 use crate::support::eventually::eventually;
@@ -170,6 +172,27 @@ async fn a_quiet_stream_is_kept_alive_by_comments_that_are_no_events() {
     let began = Instant::now();
     assert_eq!(subscriber.chunk().await.unwrap(), ":\n");
     assert!((Duration::from_secs(10)..Duration::from_secs(30)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_outlives_what_quiet_connections_are_closed_for() {
+    let (world, _) = world().await;
+    let short = Duration::from_millis(300);
+    let world = world.timeouts(Timeouts { head: short, keep_alive: short, write: short });
+    let app = world.start().await;
+    look(&app, &world, ADA).await;
+    let mut plain = subscribe(&app, "", &[]).await;
+    let mut multiplexed = Subscriber::over_http2(app.app().address(), "/events").await;
+    for subscriber in [&mut plain, &mut multiplexed] {
+        assert_eq!(subscriber.chunk().await.unwrap(), "retry: 3000\n");
+        let quiet = tokio::time::timeout(short * 5, subscriber.chunk()).await;
+        assert!(quiet.is_err(), "nothing happens, and least of all an end: {quiet:?}");
+    }
+    change(&app, &world, ADA, "18").await;
+    for subscriber in [&mut plain, &mut multiplexed] {
+        assert_eq!(subscriber.next().await.unwrap().new_id(), "18");
+    }
     app.stop().await;
 }
 

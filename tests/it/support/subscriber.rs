@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 /// One event, as the standard reads it.
@@ -51,6 +51,23 @@ impl Subscriber {
         }
         let request = request.body(Empty::<Bytes>::new()).expect("a test's request is valid");
         let (parts, body) = sender.send_request(request).await.expect("the proxy answers").into_parts();
+        Self { status: parts.status, headers: parts.headers, body, text: String::new(), received: 0 }
+    }
+
+    /// Subscribes over HTTP/2.
+    pub(crate) async fn over_http2(address: SocketAddr, target: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the proxy listens");
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.expect("it speaks HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::get(format!("http://{address}{target}")).body(Empty::<Bytes>::new());
+        let answer = sender.send_request(request.expect("a test's request is valid")).await;
+        let (parts, body) = answer.expect("the proxy answers").into_parts();
+        // The connection ends with its sender.
+        tokio::spawn(async move {
+            let _sender = sender;
+            std::future::pending::<()>().await;
+        });
         Self { status: parts.status, headers: parts.headers, body, text: String::new(), received: 0 }
     }
 

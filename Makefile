@@ -32,7 +32,8 @@ test: ## every test but those of `make e2e`
 
 .PHONY: e2e
 e2e: ## what needs tools from outside: runs the README's commands, cuts the power
-	scripts/need curl strace python3 python3-venv node:nodejs
+	scripts/need curl strace python3 node:nodejs
+	python3 -c 'import ensurepip, venv' || scripts/need ensurepip:python3-venv
 	python3 -m venv target/e2e-python
 	target/e2e-python/bin/pip install --quiet --requirement tests/e2e/requirements.txt
 	E2E_PYTHON=$(CURDIR)/target/e2e-python/bin/python $(CARGO) test --locked --test it -- --ignored --nocapture e2e

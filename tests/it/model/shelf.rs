@@ -52,7 +52,7 @@ impl Maps {
     }
 
     /// Another replica looked for the same, from later on, saw the same, was faster to write it, and recorded nothing of it.
-    fn overtake(&mut self, write: &Write) {
+    fn overtake(&mut self, write: &Write) -> Entry {
         let (variant, now, start) = (write.key.variant, write.entry.checked_at, self.token());
         let outcome = write.entry.outcome.clone();
         let seen = Observation { variant, outcome, start, started_at: now, ended_at: now };
@@ -60,9 +60,10 @@ impl Maps {
         let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
         let row = self.rows.entry(write.key.clone()).or_default();
         row.due = Some(entry.due_at);
-        row.entry = Some(entry);
+        row.entry = Some(entry.clone());
         let end = self.token();
         self.subjects.entry(write.key.subject.clone()).or_default().0 = end;
+        entry
     }
 }
 
@@ -185,7 +186,7 @@ impl Store for Shelf {
         let mut maps = self.open()?;
         let subject = &write.key.subject;
         if std::mem::take(&mut maps.interferes) {
-            maps.overtake(&write);
+            self.watch.overtaken(&write.key, &maps.overtake(&write));
         }
         let held = maps.held(&write.key);
         if held.revision != write.expected {

@@ -11,6 +11,7 @@ use avatar_proxy::avatars::{Ask, Found, Met, Unmet};
 use avatar_proxy::budget;
 use avatar_proxy::change::Change;
 use avatar_proxy::clock::{Clock, Timestamp};
+use avatar_proxy::entry::Entry;
 use avatar_proxy::jid::{Device, Key, Subject};
 use avatar_proxy::outcome::{Failure, Outcome, Reason, Rules};
 
@@ -189,6 +190,15 @@ impl Watch {
                 seen.cooling.insert(device.clone(), (until, false));
             }
             Err(_) => {}
+        }
+    }
+
+    /// Another replica saw the same later. A URL that does not say how long it lives begins a new life, by the clock as it is then.
+    pub(super) fn overtaken(&self, key: &Key, entry: &Entry) {
+        if let (Outcome::Present(picture), Some(good)) = (&entry.outcome, self.seen().good.get_mut(key))
+            && *picture.url() == *good.url
+        {
+            good.dead_at = entry.dead_at;
         }
     }
 

@@ -1,6 +1,7 @@
 //! A plain HTTP client: what comes back is kept as it came.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -8,6 +9,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+
+/// Longer than anything that a test asks for may take.
+const FOREVER: Duration = Duration::from_secs(90);
 
 /// Asks one address, over pooled connections.
 #[derive(Clone)]
@@ -79,11 +83,13 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer =
-            self.pool.request(request.body(Full::from(body.to_owned())).expect("a test's request is valid")).await?;
-        let (parts, body) = answer.into_parts();
-        let body = body.collect().await.expect("the body arrives whole").to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let request = request.body(Full::from(body.to_owned())).expect("a test's request is valid");
+        let answering = async {
+            let (parts, body) = self.pool.request(request).await?.into_parts();
+            let body = body.collect().await.expect("the body arrives whole").to_bytes();
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        tokio::time::timeout(FOREVER, answering).await.unwrap_or_else(|_| panic!("{target} is never answered"))
     }
 }
 

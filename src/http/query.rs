@@ -46,7 +46,8 @@ impl<'a> Parameters<'a> {
     pub(super) fn read(query: &'a str, names: Names) -> Result<Self, Invalid> {
         let mut read = Self::default();
         // Nearly every query is plain, which one look tells for all of its parts; without a branch it takes many bytes at once.
-        let encoded = query.bytes().fold(false, |found, byte| found | (byte == b'%') | (byte == b'+'));
+        let is_code = |byte| byte == b'%' || byte == b'+';
+        let encoded = query.bytes().fold(false, |found, byte| found | is_code(byte));
         let decode = |text| if encoded { decode(text, true) } else { Some(Cow::Borrowed(text)) };
         let mut rest = Some(query);
         while let Some(pairs) = rest {

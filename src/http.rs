@@ -197,16 +197,12 @@ impl<'a> Route<'a> {
     }
 
     /// What may be done here.
-    fn methods(self) -> &'static str {
+    fn methods(self) -> &'static [Method] {
         match self {
-            Route::Avatar(_) => "GET, HEAD, DELETE",
-            Route::Watch(_) => "PUT, DELETE",
-            _ => "GET, HEAD",
+            Route::Avatar(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Route::Watch(_) => &[Method::PUT, Method::DELETE],
+            _ => &[Method::GET, Method::HEAD],
         }
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|allowed| allowed == method.as_str())
     }
 
     /// The word in metrics.
@@ -276,24 +272,30 @@ impl Edge {
         let facts = Facts::read(request.headers());
         let route = Route::of(request.uri().path());
         let lookup = match self.answer(&request, route, &facts) {
-            Turn::Answer(reply) => return Answering::Now(Some(self.finish(reply, route, &facts))),
+            Turn::Answer(mut reply) => {
+                self.finish(&mut reply, route, &facts);
+                return Answering::Now(Some(reply));
+            }
             Turn::Lookup(lookup) => lookup,
             Turn::Work => {
                 let (edge, under_way) = (self.clone(), visit.watchdog.begin());
                 return Answering::Later(Box::pin(async move {
                     let (parts, body) = request.into_parts();
                     let facts = Facts::read(&parts.headers);
-                    let reply = edge
+                    let mut reply = edge
                         .work(&parts, &facts, body, under_way)
                         .await
                         .unwrap_or_else(|problem| reply::problem(&problem));
-                    edge.finish(reply, Route::of(parts.uri.path()), &facts)
+                    edge.finish(&mut reply, Route::of(parts.uri.path()), &facts);
+                    reply
                 }));
             }
             Turn::Refuse => return self.refuse(request, visit),
         };
         if let Some(found) = self.avatars.in_memory(&lookup.key, facts.ask) {
-            return Answering::Now(Some(self.finish(lookup.found(&found, &facts, &self.template), route, &facts)));
+            let mut reply = lookup.found(&found, &facts, &self.template);
+            self.finish(&mut reply, route, &facts);
+            return Answering::Now(Some(reply));
         }
         let (edge, watchdog, under_way) = (self.clone(), visit.watchdog.clone(), visit.watchdog.begin());
         Answering::Later(Box::pin(async move {
@@ -303,18 +305,20 @@ impl Edge {
                 watchdog.half_closed().await;
                 tokio::time::sleep(HALF_CLOSED_PATIENCE).await;
             };
-            let reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {
+            let mut reply = match edge.avatars.lookup(&lookup.key, facts.ask, leaves).await {
                 Ok(found) => lookup.found(&found, &facts, &edge.template),
                 Err(unmet) => reply::unmet(&unmet),
             };
-            edge.finish(reply, Route::of(request.uri().path()), &facts)
+            edge.finish(&mut reply, Route::of(request.uri().path()), &facts);
+            reply
         }))
     }
 
     /// Answers a request without accepted credentials: the more wrong ones came from an address, the later.
     fn refuse(self: &Arc<Self>, request: Request<Incoming>, visit: &Visit) -> Answering {
-        let finish = |edge: &Self, reply, request: &Request<Incoming>| {
-            edge.finish(reply, Route::of(request.uri().path()), &Facts::read(request.headers()))
+        let finish = |edge: &Self, mut reply, request: &Request<Incoming>| {
+            edge.finish(&mut reply, Route::of(request.uri().path()), &Facts::read(request.headers()));
+            reply
         };
         // Browsers ask without credentials first; that is no guess.
         if Facts::read(request.headers()).authorization.is_none() {
@@ -335,11 +339,10 @@ impl Edge {
         }
     }
 
-    /// What every reply goes through.
-    fn finish(&self, mut reply: Reply, route: Option<Route<'_>>, facts: &Facts<'_>) -> Reply {
+    /// What every reply goes through; it stays where it is, because it is large.
+    fn finish(&self, reply: &mut Reply, route: Option<Route<'_>>, facts: &Facts<'_>) {
         self.cors.expose(facts, reply.headers_mut());
         self.requests.count(route, reply.status());
-        reply
     }
 
     /// The pipeline.
@@ -360,7 +363,7 @@ impl Edge {
         } else {
             match route.filter(|&route| self.has(route)) {
                 None => reply::problem(&Problem::Absent),
-                Some(route) if !route.takes(method) => reply::not_allowed(route.methods()),
+                Some(route) if !route.methods().contains(method) => reply::not_allowed(route.methods()),
                 Some(Route::UserAvatar) => return self.user_avatar(uri, facts),
                 Some(Route::Avatar(jid)) if *method != Method::DELETE => return self.avatar(uri, facts, jid),
                 Some(

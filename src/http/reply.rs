@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::Body;
@@ -183,9 +183,12 @@ pub(super) fn guessing(retry_after: Duration) -> Reply {
 }
 
 /// 405: not with this method.
-pub(super) fn not_allowed(allowed: &'static str) -> Reply {
+pub(super) fn not_allowed(allowed: &[Method]) -> Reply {
     let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this address takes another method.");
-    reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    if let Ok(allowed) = HeaderValue::try_from(allowed) {
+        reply.headers_mut().insert(ALLOW, allowed);
+    }
     reply
 }
 

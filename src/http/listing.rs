@@ -44,7 +44,7 @@ impl<'a> Wanted<'a> {
             let (name, value) = pair?;
             let place = match &*name {
                 "jid" => {
-                    wanted.jids.push(value);
+                    wanted.jids.push(query::value(&name, value)?);
                     continue;
                 }
                 "after" => &mut wanted.after,
@@ -54,7 +54,7 @@ impl<'a> Wanted<'a> {
                 "device_id" => &mut wanted.device_id,
                 _ => continue,
             };
-            if place.replace(value).is_some() {
+            if place.replace(query::value(&name, value)?).is_some() {
                 return Err(Invalid::of(&name, "must be given once."));
             }
         }
@@ -234,9 +234,11 @@ mod tests {
             ("limit=1&limit=1", "limit: must be given once."),
             ("limit=%zz", "limit: is not valid percent-encoding."),
             ("%zz=1", "the query is not valid percent-encoding."),
+            ("jid=1&jid=%4", "jid: is not valid percent-encoding."),
         ] {
             assert_eq!(Wanted::read(query).unwrap_err().0, error, "{query}");
         }
+        assert!(Wanted::read("nobody%0a=%zz").is_ok(), "what is not known is passed over, however odd");
         for limit in ["0", "1001", "-1", "x", ""] {
             let query = format!("limit={limit}");
             assert!(Wanted::read(&query).unwrap().limit().unwrap_err().0.starts_with("limit: must be"), "{limit}");

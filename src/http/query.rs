@@ -115,14 +115,18 @@ pub(super) fn named_device(facts: &Facts<'_>, parameter: Option<&str>) -> Result
     Device::new(name.trim()).map(Some).map_err(|error| Invalid(Cow::Owned(error.to_string())))
 }
 
-/// The names and values of a query string, decoded.
-pub(super) fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Invalid>> {
+/// The names of a query string, decoded, with their values as they are.
+pub(super) fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, &str), Invalid>> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode(name, true).ok_or_else(|| Invalid("the query is not valid percent-encoding.".into()))?;
-        let value = decode(value, true).ok_or_else(|| Invalid::of(&name, "is not valid percent-encoding."))?;
         Ok((name, value))
     })
+}
+
+/// The value of a parameter that is known by this name.
+pub(super) fn value<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, Invalid> {
+    decode(value, true).ok_or_else(|| Invalid::of(name, "is not valid percent-encoding."))
 }
 
 /// A boolean as Go's form decoding accepts it; absent and empty are false.

@@ -26,6 +26,7 @@ use crate::store::{Extent, Log, Record, StoreError, What};
 mod event;
 #[cfg(test)]
 mod tests;
+pub mod webhook;
 
 pub use event::{Event, Format};
 

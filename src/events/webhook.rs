@@ -1,4 +1,5 @@
 //! Webhooks: events delivered to addresses that others chose.
+mod desk;
 mod schedule;
 mod sign;
 pub use sign::{BadSecret, check};

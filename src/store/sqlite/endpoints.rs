@@ -1,7 +1,7 @@
 //! Webhook endpoints and their deliveries.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::rows::{rows_at_most, subject};
 use crate::clock::Timestamp;

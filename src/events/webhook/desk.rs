@@ -123,6 +123,14 @@ struct Failure {
     successes: u64,
 }
 
+/// What followed from a failure for the event itself.
+struct Failed {
+    after: After,
+    own_fault: bool,
+    /// Whose it is.
+    subject: Option<Subject>,
+}
+
 #[derive(Default)]
 struct Health {
     successes: u64,
@@ -159,7 +167,7 @@ impl Desk {
             queues: HashMap::new(),
             heads: BTreeSet::new(),
             under_way: 0,
-            health: Health { failing_since, disabled, down, ..Health::default() },
+            health: Health { failing_since, down, disabled, ..Health::default() },
             dead: vec![],
             ended: vec![],
         }
@@ -168,11 +176,6 @@ impl Desk {
     /// How many more events it holds.
     pub(super) fn room(&self) -> usize {
         PENDING_MAX.saturating_sub(self.letters.len())
-    }
-
-    /// How many events are left.
-    pub(super) fn pending(&self) -> usize {
-        self.letters.len()
     }
 
     /// Where the log is to be read on from.
@@ -280,8 +283,8 @@ impl Desk {
             }
             Ending::Failed { retry_after, slow } => {
                 self.health.rest_until = self.health.rest_until.max(now + schedule::patience(retry_after));
-                let (after, suspect) = self.failed(sequence, attempt, now, retry_after, jitter)?;
-                let disabled = suspect.and_then(|subject| self.suspect(subject, attempt, now, slow, jitter));
+                let Failed { after, own_fault, subject } = self.failed(sequence, attempt, now, retry_after, jitter)?;
+                let disabled = if own_fault { None } else { self.suspect(subject, attempt, now, slow, jitter) };
                 if self.letters.is_empty() {
                     // Nothing is left that could tell whether the endpoint still fails.
                     (self.health.down, self.health.failing_since) = (None, None);
@@ -312,7 +315,7 @@ impl Desk {
         }
     }
 
-    /// What follows for the event itself, and whose it was, unless it failed by its own fault.
+    /// What follows for the event itself.
     fn failed(
         &mut self,
         sequence: u64,
@@ -320,24 +323,24 @@ impl Desk {
         now: Timestamp,
         retry_after: Option<Duration>,
         jitter: f64,
-    ) -> Option<(After, Option<Option<Subject>>)> {
+    ) -> Option<Failed> {
         let successes = self.health.successes;
         let letter = self.letters.get_mut(&sequence)?;
         letter.own_fault |= letter.failed.as_ref().is_some_and(|failure| failure.successes < successes);
         letter.failed = Some(Failure { at: now, successes });
         letter.stale = true;
-        let suspect = (!letter.own_fault).then(|| letter.delivery.subject.clone());
+        let (own_fault, subject) = (letter.own_fault, letter.delivery.subject.clone());
         let delivery = &mut letter.delivery;
         delivery.attempts += 1;
         let first_at = *delivery.first_at.get_or_insert(attempt.began);
         if let Some(due_at) = schedule::again(delivery.attempts, first_at, now, retry_after, jitter) {
             delivery.due_at = due_at;
             self.heads.insert(sequence);
-            return Some((After::Again, suspect));
+            return Some(Failed { after: After::Again, own_fault, subject });
         }
         let letter = self.remove(sequence)?;
         self.dead.push(Delivery { dead: true, ..letter.delivery });
-        Some((After::Dead, suspect))
+        Some(Failed { after: After::Dead, own_fault, subject })
     }
 
     /// A failure that may be the endpoint's.
@@ -357,12 +360,11 @@ impl Desk {
                 down.probes += 1;
                 down.probe_at = now + schedule::pause(down.probes + 1, jitter);
             }
-            // It was under way already when the endpoint was found to fail.
-            Some(_) => {}
             None if slow || health.suspects.len() >= SUSPECTS => {
                 health.down = Some(Down { probes: 0, probe_at: now + schedule::pause(1, jitter), last_at: now });
             }
-            None => {}
+            // What was under way already when the endpoint was found to fail is no probe.
+            Some(_) | None => {}
         }
         (now.since(since) >= FAILING_MAX).then(|| {
             self.disable("failing", now);

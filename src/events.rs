@@ -339,6 +339,15 @@ impl Events {
         self.0.forgettings.subscribe()
     }
 
+    /// The media type of an event's text.
+    #[must_use]
+    pub fn media_type(&self) -> &'static str {
+        match self.0.config.format {
+            Format::Gowa => "application/json",
+            Format::CloudEvents => "application/cloudevents+json",
+        }
+    }
+
     /// Cancelled when the program stops.
     #[must_use]
     pub fn stop(&self) -> &CancellationToken {

@@ -108,6 +108,11 @@ impl World {
         self.shelf.tip.send_replace(sequence);
     }
 
+    /// Drops every record for its age.
+    pub(super) async fn trim(&self) {
+        self.shelf.trim_log(NOW + Duration::from_secs(1), 0).await.unwrap();
+    }
+
     /// Waits until the tail has come as far as the log.
     pub(super) async fn followed(&self) {
         let last = self.shelf.extent.lock().unwrap().last;

@@ -108,8 +108,10 @@ impl Deliver {
     /// Delivers until it is stopped or the endpoint is disabled.
     pub(super) async fn run(self) {
         loop {
+            // Asked for first, so that nobody is forgotten between what is read and what is heard.
+            let forgettings = self.shared.events.forgettings();
             let over = match self.begin().await {
-                Ok(round) => self.deliver(round).await,
+                Ok(round) => self.deliver(round, forgettings).await,
                 Err(error) => {
                     tracing::debug!(%error, "webhook deliveries wait for the store");
                     tokio::select! {
@@ -147,9 +149,8 @@ impl Deliver {
         Ok(Round { desk, reader, restored: Some(0), under_way, last, save_at: None })
     }
 
-    async fn deliver(&self, mut round: Round) -> Over {
-        let Shared { clock, events, .. } = &self.shared;
-        let mut forgettings = events.forgettings();
+    async fn deliver(&self, mut round: Round, mut forgettings: watch::Receiver<u64>) -> Over {
+        let clock = &self.shared.clock;
         loop {
             if let Err(error) = self.restore(&mut round).await {
                 tracing::debug!(%error, "webhook deliveries wait for the store");
@@ -192,7 +193,7 @@ impl Deliver {
 
     /// Takes up what the store keeps, as far as there is room.
     async fn restore(&self, round: &mut Round) -> Result<(), StoreError> {
-        while let (Some(after), room @ 1..) = (round.restored, round.desk.room()) {
+        while let (Some(after), room @ BATCH_MAX..) = (round.restored, round.desk.room()) {
             let kept = self.shared.store.deliveries(&self.endpoint.id, false, after, room).await?;
             round.restored = kept.last().filter(|_| kept.len() == room).map(|last| last.sequence);
             for delivery in kept {
@@ -205,7 +206,7 @@ impl Deliver {
     fn send(&self, under_way: &mut JoinSet<Ended>, delivery: Delivery) {
         let now = self.shared.clock.now();
         let mut headers = sign::headers(&self.endpoint.secrets, &delivery.event_id, now, &delivery.json);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.shared.events.media_type()));
         let (shared, url, reach) = (self.shared.clone(), self.url.clone(), self.reach);
         under_way.spawn(async move {
             let answer = shared.post.post(&url, headers, delivery.json, reach).await;

@@ -218,3 +218,20 @@ async fn of_somebody_who_is_forgotten_nothing_that_waits_is_sent() {
     scene.world.append(1);
     assert_eq!(scene.got(3).await, ["event 0", "event 2", "event 3"]);
 }
+
+#[tokio::test]
+async fn whoever_missed_something_is_told_and_goes_on() {
+    let scene = Scene::new([says(StatusCode::BAD_GATEWAY), says(StatusCode::NO_CONTENT)].map(Ok));
+    scene.world.append(3);
+    scene.world.followed().await;
+    scene.world.trim().await;
+    scene.start(&["avatar.changed"]);
+    scene.got(1).await;
+    scene.stands(|standing| standing.cursor.sequence == 3).await;
+    assert_eq!(scene.cabinet.rows.lock().unwrap()[&1].subject, None, "the news is kept like any other");
+    scene.clock.advance(Duration::from_secs(6));
+    scene.world.append(1);
+    let gap = "gap-00000000000000aa-0-00000000000000aa-3";
+    assert_eq!(scene.got(3).await, [gap, gap, "event 3"]);
+    scene.stands(|standing| standing.cursor.sequence == 4).await;
+}

@@ -190,14 +190,16 @@ impl Webhooks {
             }
         }
         for Given { url, secret } in given {
+            let id = id_of(url);
+            let before = known.iter().find(|known| known.endpoint.id == id);
             let endpoint = Endpoint {
-                id: id_of(url),
+                id,
                 url: url.clone(),
                 secrets: vec![secret.clone()],
                 events: vec![],
                 jids: vec![],
                 from_flag: true,
-                created_at: self.0.shared.clock.now(),
+                created_at: before.map_or(self.0.shared.clock.now(), |known| known.endpoint.created_at),
             };
             store.put_endpoint(endpoint, Standing::at(self.place(Start::Now).await?), u64::MAX).await?;
         }

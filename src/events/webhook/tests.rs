@@ -174,7 +174,9 @@ async fn what_a_flag_gives_is_there_as_long_as_the_flag_is() {
     stop.cancel();
     ends.await.unwrap();
     scene.world.append(1);
+    scene.clock.advance(Duration::from_secs(60));
     let (webhooks, ..) = scene.start(&urls[..1]).await;
+    assert!(webhooks.list().await.unwrap().iter().all(|known| known.endpoint.created_at == NOW));
     assert_eq!(scene.got(4).await, ["event 0", "event 0", "event 1", "event 1"], "from where each was");
     let urls: Vec<_> = webhooks.list().await.unwrap().into_iter().map(|known| known.endpoint.url).collect();
     assert!(urls.len() == 2 && !urls.contains(&"http://127.0.0.1:9/b".to_owned()), "{urls:?}");

@@ -64,6 +64,16 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Saturates.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self(millis(since)),
+            Err(before) => Self(-millis(before.duration())),
+        }
+    }
+}
+
 impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
     /// Saturates at the end of time.
@@ -128,10 +138,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Kind::System => match SystemTime::now().duration_since(UNIX_EPOCH) {
-                Ok(since) => Timestamp(millis(since)),
-                Err(before) => Timestamp(-millis(before.duration())),
-            },
+            Kind::System => SystemTime::now().into(),
             Kind::Manual(manual) => Timestamp(manual.wall_millis.load(Ordering::SeqCst)),
         }
     }

@@ -26,6 +26,7 @@ use crate::store::{Extent, Log, Record, StoreError, What};
 mod event;
 #[cfg(test)]
 mod tests;
+pub mod webhook;
 
 pub use event::{Event, Format};
 
@@ -68,6 +69,8 @@ struct Inner {
     tail: RwLock<Tail>,
     /// How far the tail reaches.
     tip: watch::Sender<u64>,
+    /// The last record of somebody's being forgotten.
+    forgettings: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
@@ -143,7 +146,8 @@ impl Events {
         let Parts { config, clock, log, metrics, stop } = parts;
         // Until the log has been read, nobody is abreast.
         let tail = RwLock::new(Tail::behind(u64::MAX));
-        Self(Arc::new(Inner { config, clock, log, metrics, tail, tip: watch::Sender::new(0), stop }))
+        let (tip, forgettings) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self(Arc::new(Inner { config, clock, log, metrics, tail, tip, forgettings, stop }))
     }
 
     /// Follows the log into the tail, and drops what is too old, until it is stopped.
@@ -204,6 +208,9 @@ impl Events {
             tail.first = tail.events.pop_front().map_or(tail.first, |event| event.sequence);
         }
         drop(tail);
+        if let Some(forgotten) = forgotten {
+            inner.forgettings.send_replace(forgotten);
+        }
         inner.tip.send_replace(last);
         Ok(more)
     }
@@ -324,6 +331,21 @@ impl Events {
         let events: Vec<_> = self.events(&page.extent, page.records, &Filter::default()).collect();
         let next = events.last().filter(|_| more).map(|event| page.extent.cursor(event.sequence));
         Ok(Ok(Listing { events, next }))
+    }
+
+    /// Changes when somebody was forgotten: what was read before may be about them.
+    #[must_use]
+    pub fn forgettings(&self) -> watch::Receiver<u64> {
+        self.0.forgettings.subscribe()
+    }
+
+    /// The media type of an event's text.
+    #[must_use]
+    pub fn media_type(&self) -> &'static str {
+        match self.0.config.format {
+            Format::Gowa => "application/json",
+            Format::CloudEvents => "application/cloudevents+json",
+        }
     }
 
     /// Cancelled when the program stops.

@@ -17,18 +17,20 @@ use crate::jid::{Device, Jid, Key, Subject};
 use crate::outcome::Token;
 
 mod device;
+mod endpoints;
 mod log;
 pub mod measured;
 pub mod none;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
+pub use endpoints::{Delivery, Disabled, Endpoint, Endpoints, Known, LastResult, Progress, Put, Secret, Standing};
 pub use log::{Extent, Log, Page, Record, What};
 
-/// What every engine is: the records and the log, which are written together.
-pub trait Engine: Store + Log {}
+/// What every engine is: the records and the log, which are written together, and the webhooks that are told of it.
+pub trait Engine: Store + Log + Endpoints {}
 
-impl<E: Store + Log> Engine for E {}
+impl<E: Store + Log + Endpoints> Engine for E {}
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -227,8 +229,8 @@ pub trait Store: Send + Sync {
     /// When the store fails.
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError>;
 
-    /// Forgets everything about a person or group, as one device sees them or (`None`) all do: entries, state, watch and what the
-    /// log tells of them. If anything was held, a [`What::Forgotten`] is left in the log. Looks that are under way find their
+    /// Forgets everything about a person or group, as one device sees them or (`None`) all do: entries, state, watch, what the log
+    /// tells of them and what is still to be delivered of it. If anything was held, a [`What::Forgotten`] is left in the log. Looks that are under way find their
     /// writes turned away. Durable when it returns; true if anything was held.
     ///
     /// # Errors

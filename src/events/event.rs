@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::change::Change;
+use crate::change::{Change, Kind};
 use crate::clock::Timestamp;
 use crate::cursor::Cursor;
 use crate::jid::Subject;
@@ -24,6 +24,10 @@ pub enum Format {
 pub struct Event {
     /// Its place in the log; for a gap, where reading goes on.
     pub sequence: u64,
+    /// By which whoever gets it more than once recognises it.
+    pub id: String,
+    /// What happened; nothing that is known for a gap.
+    pub kind: Option<Kind>,
     /// Whose picture; nobody's for a gap.
     pub subject: Option<Subject>,
     /// Its JSON text.
@@ -137,25 +141,32 @@ impl Event {
         let about = About { kind: &kind, device, id: &change.event_id, subject: Some(&jid), time: &time };
         let json = format.write(&about, payload);
         let block = format!("id: {place}\ndata: {json}\n\n");
-        Self { sequence: cursor.sequence, subject: Some(subject), json: json.into(), block: block.into() }
+        Self {
+            sequence: cursor.sequence,
+            id: change.event_id.clone(),
+            kind: Some(change.kind),
+            subject: Some(subject),
+            json: json.into(),
+            block: block.into(),
+        }
     }
 
     /// The news that what stood between two places is no longer kept.
     #[must_use]
     pub fn gap(from: Cursor, to: Cursor, now: Timestamp, format: Format) -> Self {
         let (from, place, time) = (from.to_string(), to.to_string(), now.rfc3339());
-        let id = format!("gap-{from}-{place}");
+        // Standard Webhooks has no full stop in an id.
+        let id = format!("gap-{from}-{place}").replace('.', "-");
         let about = About { kind: "avatar.gap", device: "", id: &id, subject: None, time: &time };
         let json = format.write(&about, GapPayload { from: &from, to: &place });
         let block = format!("id: {place}\nevent: gap\ndata: {json}\n\n");
-        Self { sequence: to.sequence, subject: None, json: json.into(), block: block.into() }
+        Self { sequence: to.sequence, id, kind: None, subject: None, json: json.into(), block: block.into() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Kind;
     use crate::jid::{Device, Jid};
 
     fn cursor(sequence: u64) -> Cursor {

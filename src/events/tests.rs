@@ -9,7 +9,7 @@ use crate::change::{Change, Kind};
 use crate::clock::Timestamp;
 use crate::store::Page;
 
-const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
 /// The log: its records, and how far it was trimmed.
 struct Shelf {
@@ -48,9 +48,9 @@ impl Log for Shelf {
     }
 }
 
-struct World {
+pub(super) struct World {
     shelf: Arc<Shelf>,
-    events: Events,
+    pub(super) events: Events,
     metrics: Arc<Metrics>,
 }
 
@@ -59,7 +59,7 @@ fn jid(person: u64) -> Jid {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 0, last: 0 };
         let shelf = Arc::new(Shelf {
             extent: Mutex::new(extent),
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Appends changes of the persons 0, 1, 2 in turn.
-    fn append(&self, count: u64) {
+    pub(super) fn append(&self, count: u64) {
         for _ in 0..count {
             let last = self.shelf.extent.lock().unwrap().last;
             let change = Change {
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    fn append_record(&self, what: What) {
+    pub(super) fn append_record(&self, what: What) {
         let sequence = {
             let mut extent = self.shelf.extent.lock().unwrap();
             extent.last += 1;
@@ -108,8 +108,13 @@ impl World {
         self.shelf.tip.send_replace(sequence);
     }
 
+    /// Drops every record for its age.
+    pub(super) async fn trim(&self) {
+        self.shelf.trim_log(NOW + Duration::from_secs(1), 0).await.unwrap();
+    }
+
     /// Waits until the tail has come as far as the log.
-    async fn followed(&self) {
+    pub(super) async fn followed(&self) {
         let last = self.shelf.extent.lock().unwrap().last;
         self.events.0.tip.subscribe().wait_for(|tip| *tip >= last).await.unwrap();
     }

@@ -23,13 +23,17 @@ use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
+mod endpoints;
+#[cfg(test)]
+mod tests;
+
 /// No call takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 18] = [
+const OPERATIONS: [&str; 24] = [
     "find",
     "claim",
     "apply",
@@ -48,6 +52,12 @@ const OPERATIONS: [&str; 18] = [
     "put_device",
     "size",
     "check",
+    "endpoints",
+    "put_endpoint",
+    "drop_endpoint",
+    "deliveries",
+    "progress",
+    "revive",
 ];
 
 /// A store with its measure.
@@ -271,194 +281,5 @@ impl Log for Measured {
 
     fn tip(&self) -> watch::Receiver<u64> {
         self.store.tip()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-    use crate::store::none::Nothing;
-
-    const DEADLINE: Duration = Duration::from_millis(300);
-
-    const CHECK_PACE: Duration = Duration::from_millis(10);
-
-    /// Reads succeed; writes do as they are told.
-    #[derive(Default)]
-    struct Disk {
-        full: AtomicBool,
-        hangs: AtomicBool,
-        asked: AtomicUsize,
-    }
-
-    impl Disk {
-        async fn write(&self) -> Result<(), StoreError> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            if self.hangs.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            if self.full.load(Ordering::SeqCst) { Nothing.check().await } else { Ok(()) }
-        }
-    }
-
-    #[async_trait]
-    impl Store for Disk {
-        async fn find(&self, _: &Key) -> Result<Held, StoreError> {
-            Ok(Held::default())
-        }
-
-        async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
-            Nothing.claim(key).await
-        }
-
-        async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-            Nothing.apply(write).await
-        }
-
-        async fn take_due(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<Taken, StoreError> {
-            Ok(Taken::default())
-        }
-
-        async fn reschedule(&self, _: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-            self.write().await
-        }
-
-        async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {
-            self.write().await
-        }
-
-        async fn forget_idle(&self, _: Timestamp, _: usize) -> Result<Vec<Subject>, StoreError> {
-            Ok(vec![])
-        }
-
-        async fn forget(&self, _: &Jid, _: Option<&Device>, _: Timestamp) -> Result<bool, StoreError> {
-            self.write().await.map(|()| false)
-        }
-
-        async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
-            Nothing.watch(watch, due, limit).await
-        }
-
-        async fn unwatch(&self, _: &Jid, _: Option<&Device>) -> Result<bool, StoreError> {
-            Ok(false)
-        }
-
-        async fn watches(&self, _: Option<&Device>, _: Option<&Subject>, _: usize) -> Result<Vec<Watch>, StoreError> {
-            Ok(vec![])
-        }
-
-        async fn device(&self, _: &Device) -> Result<Option<DeviceRecord>, StoreError> {
-            Ok(None)
-        }
-
-        async fn put_device(&self, _: &Device, _: DeviceRecord) -> Result<(), StoreError> {
-            self.write().await
-        }
-
-        async fn size(&self, _: Timestamp) -> Result<Size, StoreError> {
-            Ok(Size::default())
-        }
-
-        async fn check(&self) -> Result<(), StoreError> {
-            self.write().await
-        }
-
-        async fn close(&self) {}
-    }
-
-    #[async_trait]
-    impl Log for Disk {
-        async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
-            Nothing.read_log(after, limit).await
-        }
-
-        async fn history(
-            &self,
-            jid: &Jid,
-            device: Option<&Device>,
-            before: u64,
-            limit: usize,
-        ) -> Result<Page, StoreError> {
-            Nothing.history(jid, device, before, limit).await
-        }
-
-        async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-            Nothing.trim_log(before, limit).await
-        }
-
-        fn tip(&self) -> watch::Receiver<u64> {
-            Nothing.tip()
-        }
-    }
-
-    fn measured() -> (Arc<Disk>, Arc<Measured>) {
-        let disk = Arc::new(Disk::default());
-        let measured = Measured::new(disk.clone(), Arc::new(Metrics::new()));
-        let measured = Arc::new(Measured { deadline: DEADLINE, check_pace: CHECK_PACE, ..measured });
-        tokio::spawn({
-            let measured = measured.clone();
-            async move { measured.heal().await }
-        });
-        (disk, measured)
-    }
-
-    fn is_up(measured: &Measured) -> bool {
-        measured.metrics.store_up.get() == 1
-    }
-
-    async fn works_again(measured: &Measured) {
-        let healed = async {
-            while !is_up(measured) {
-                tokio::time::sleep(CHECK_PACE).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), healed).await.expect("it works again");
-    }
-
-    #[tokio::test]
-    async fn what_reads_well_and_writes_nothing_does_not_make_a_full_disk_look_well() {
-        let (disk, measured) = measured();
-        disk.full.store(true, Ordering::SeqCst);
-        assert!(is_up(&measured) && measured.touch(vec![]).await.is_err() && !is_up(&measured));
-        let now = Timestamp::from_seconds(1_700_000_000);
-        for _ in 0..20 {
-            assert!(measured.size(now).await.is_ok() && measured.take_due(now, now, 1).await.is_ok());
-            assert!(!is_up(&measured));
-            tokio::time::sleep(CHECK_PACE / 2).await;
-        }
-        disk.full.store(false, Ordering::SeqCst);
-        // Nobody asks for anything.
-        works_again(&measured).await;
-        let asked = disk.asked.load(Ordering::SeqCst);
-        tokio::time::sleep(CHECK_PACE * 10).await;
-        assert_eq!(disk.asked.load(Ordering::SeqCst), asked, "what works is not checked");
-    }
-
-    #[tokio::test]
-    async fn a_disk_that_hangs_costs_seconds_once_and_is_left_alone_until_it_answers() {
-        let (disk, measured) = measured();
-        disk.hangs.store(true, Ordering::SeqCst);
-        assert!(measured.touch(vec![]).await.is_err());
-        for _ in 0..1000 {
-            assert!(measured.touch(vec![]).await.is_err());
-        }
-        // The first call and, if that took a while, a check or two.
-        assert!(disk.asked.load(Ordering::SeqCst) < 10, "nothing piles up before it");
-        disk.hangs.store(false, Ordering::SeqCst);
-        works_again(&measured).await;
-        assert!(measured.touch(vec![]).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_call_from_before_it_worked_again_is_news_of_the_past() {
-        let (_, measured) = measured();
-        let began = Instant::now();
-        measured.fails("find", "gone", began, false);
-        assert!(!is_up(&measured));
-        measured.works();
-        measured.fails("find", "gone", began, true);
-        assert!(is_up(&measured) && measured.touch(vec![]).await.is_ok());
     }
 }

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Applied, Claim, DeviceRecord, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Known, Log, Page, Progress, Put, Size, Standing,
+    Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
@@ -99,5 +100,32 @@ impl Log for Nothing {
 
     fn tip(&self) -> watch::Receiver<u64> {
         watch::channel(0).1
+    }
+}
+
+#[async_trait]
+impl Endpoints for Nothing {
+    async fn endpoints(&self) -> Result<Vec<Known>, StoreError> {
+        gone()
+    }
+
+    async fn put_endpoint(&self, _: Endpoint, _: Standing, _: u64) -> Result<Put, StoreError> {
+        gone()
+    }
+
+    async fn drop_endpoint(&self, _: &str) -> Result<bool, StoreError> {
+        gone()
+    }
+
+    async fn deliveries(&self, _: &str, _: bool, _: u64, _: usize) -> Result<Vec<Delivery>, StoreError> {
+        gone()
+    }
+
+    async fn progress(&self, _: Progress) -> Result<(), StoreError> {
+        gone()
+    }
+
+    async fn revive(&self, _: &str, _: u64, _: Timestamp) -> Result<u64, StoreError> {
+        gone()
     }
 }

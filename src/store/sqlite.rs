@@ -7,9 +7,10 @@
 //! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
-//! `open` looks at the file, `threads` runs the group commit, `rows`, `log`, `watches` and `forget` hold the statements; this file
-//! joins them.
+//! `open` looks at the file, `threads` runs the group commit, `rows`, `log`, `watches`, `endpoints` and `forget` hold the
+//! statements; this file joins them.
 
+mod endpoints;
 mod forget;
 mod log;
 mod open;
@@ -28,8 +29,8 @@ use tokio::sync::watch;
 use self::forget::Forgotten;
 use self::threads::{Answer, Channels};
 use super::{
-    Applied, Claim, DeviceRecord, Held, Log, OpenError, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched,
-    Write,
+    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Known, Log, OpenError, Page, Progress, Put,
+    Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
@@ -212,6 +213,36 @@ impl Log for Sqlite {
 
     fn tip(&self) -> watch::Receiver<u64> {
         self.tip.clone()
+    }
+}
+
+#[async_trait]
+impl Endpoints for Sqlite {
+    async fn endpoints(&self) -> Result<Vec<Known>, StoreError> {
+        self.read(endpoints::list).await
+    }
+
+    async fn put_endpoint(&self, endpoint: Endpoint, new: Standing, limit: u64) -> Result<Put, StoreError> {
+        self.write(move |connection| endpoints::put(connection, &endpoint, &new, limit)).await
+    }
+
+    async fn drop_endpoint(&self, id: &str) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.write(move |connection| endpoints::drop(connection, &id)).await
+    }
+
+    async fn deliveries(&self, id: &str, dead: bool, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |connection| endpoints::deliveries(connection, &id, dead, after, limit)).await
+    }
+
+    async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
+        self.write(move |connection| endpoints::progress(connection, &progress)).await
+    }
+
+    async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
+        let id = id.to_owned();
+        self.write(move |connection| endpoints::revive(connection, &id, after, due)).await
     }
 }
 

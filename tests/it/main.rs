@@ -23,6 +23,7 @@ mod metrics;
 mod model;
 mod native;
 mod negative;
+mod outbound;
 mod pictures;
 mod restart;
 mod soak;

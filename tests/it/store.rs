@@ -1,6 +1,7 @@
 //! The store's contract, kept by every engine: each promise of the suite runs against each of them.
 
 mod changes;
+mod endpoints;
 mod model;
 mod sqlite;
 mod suite;
@@ -78,6 +79,14 @@ every_engine! {
     changes::who_is_watched_is_not_idle,
     changes::who_is_forgotten_leaves_nothing_but_that,
     changes::a_look_that_began_before_is_turned_away,
+    endpoints::an_endpoint_is_kept_as_it_was_put,
+    endpoints::there_are_no_more_endpoints_than_may_be,
+    endpoints::who_changes_an_endpoint_does_not_move_its_cursor,
+    endpoints::deliveries_are_kept_until_they_end,
+    endpoints::a_dropped_endpoint_leaves_nothing,
+    endpoints::dead_deliveries_can_be_revived,
+    endpoints::who_is_forgotten_is_delivered_to_nobody,
+    endpoints::webhooks_outlast_a_restart,
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -9,6 +9,8 @@ pub(crate) mod client;
 pub(crate) mod eventually;
 pub(crate) mod failing;
 pub(crate) mod hand;
+pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod receiver;
 pub(crate) mod subscriber;
 pub(crate) mod wire;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{log, rows};
+use super::{endpoints, log, rows};
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Subject};
 use crate::outcome::Token;
@@ -75,7 +75,7 @@ pub(super) fn forget(
             connection.prepare_cached(DROP_ENTRIES)?.execute([id])?;
             connection.prepare_cached(DROP_STATE)?.execute([id])?;
         }
-        held |= log::erase(connection, &device, &jid)? | id.is_some();
+        held |= log::erase(connection, &device, &jid)? | endpoints::erase(connection, &device, &jid)? | id.is_some();
     }
     if held {
         log::append_forgotten(connection, at)?;
@@ -83,13 +83,14 @@ pub(super) fn forget(
     Ok(held)
 }
 
-/// The devices that may hold something: this one, or every one with a subject or a record in the log.
+/// The devices that may hold something: this one, or every one with a subject, a record in the log or a delivery.
 fn holders(connection: &Connection, device: Option<&Device>) -> Result<Vec<String>, StoreError> {
     if let Some(device) = device {
         return Ok(vec![device.as_str().to_owned()]);
     }
     let mut devices = with_subjects(connection)?;
     devices.extend(log::devices(connection)?);
+    devices.extend(endpoints::devices(connection)?);
     devices.sort();
     devices.dedup();
     Ok(devices)

@@ -17,7 +17,8 @@ use crate::store::OpenError;
 const APPLICATION: i64 = 0x6176_7078;
 
 /// The schema, version by version: each text makes its version out of the one before. Texts that were released never change.
-const SCHEMA: [(i64, &str); 2] = [(1, include_str!("schema_1.sql")), (2, include_str!("schema_2.sql"))];
+const SCHEMA: [(i64, &str); 3] =
+    [(1, include_str!("schema_1.sql")), (2, include_str!("schema_2.sql")), (3, include_str!("schema_3.sql"))];
 
 /// The version that this program makes and works on.
 const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
@@ -183,7 +184,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.
 fn inspect(connection: &Connection) -> rusqlite::Result<u64> {
-    for table in ["subjects", "entries", "devices", "log"] {
+    for table in ["subjects", "entries", "devices", "log", "endpoints", "deliveries"] {
         connection.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
     }
     connection.query_row("SELECT tokens FROM meta", [], |row| row.get(0))

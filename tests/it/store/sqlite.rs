@@ -112,7 +112,7 @@ async fn a_file_of_a_newer_program_is_left_alone() {
     let file = File::new();
     file.open().await.close().await;
     file.raw().execute_batch("PRAGMA user_version = 9").unwrap();
-    assert!(file.refusal().contains("has version 9, and this program knows version 2"), "{}", file.refusal());
+    assert!(file.refusal().contains("has version 9, and this program knows version 3"), "{}", file.refusal());
 }
 
 #[tokio::test]

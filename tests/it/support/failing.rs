@@ -8,8 +8,8 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::jid::{Device, Jid, Key, Subject};
 use avatar_proxy::store::none::Nothing;
 use avatar_proxy::store::{
-    Applied, Claim, DeviceRecord, Due, Engine, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched,
-    Write,
+    Applied, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Engine, Held, Known, Log, Page, Progress, Put,
+    Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use tokio::sync::watch;
 
@@ -125,5 +125,32 @@ impl Log for Failing {
 
     fn tip(&self) -> watch::Receiver<u64> {
         self.works.tip()
+    }
+}
+
+#[async_trait]
+impl Endpoints for Failing {
+    async fn endpoints(&self) -> Result<Vec<Known>, StoreError> {
+        self.now().endpoints().await
+    }
+
+    async fn put_endpoint(&self, endpoint: Endpoint, new: Standing, limit: u64) -> Result<Put, StoreError> {
+        self.now().put_endpoint(endpoint, new, limit).await
+    }
+
+    async fn drop_endpoint(&self, id: &str) -> Result<bool, StoreError> {
+        self.now().drop_endpoint(id).await
+    }
+
+    async fn deliveries(&self, id: &str, dead: bool, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.now().deliveries(id, dead, after, limit).await
+    }
+
+    async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
+        self.now().progress(progress).await
+    }
+
+    async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
+        self.now().revive(id, after, due).await
     }
 }

@@ -6,7 +6,7 @@
 //! * A connection is used again only for the same scheme, host, port and reach: one that was opened without a check never
 //!   carries what wants one.
 //! * A call takes at most [`Config::timeout`], from the name's resolution on, and keeps nothing of an answer but its status and
-//!   `Retry-After`. No more than [`HEADER_LIMIT`] of a head and [`BODY_LIMIT`] of a body are read.
+//!   `Retry-After`. What it reads is bounded by [`HEADER_LIMIT`] and [`BODY_LIMIT`].
 //! * It follows no redirect, asks no proxy that the environment names, and sends nothing twice that may have arrived:
 //!   whether to try again is the caller's decision.
 //! * The head is the receiver's word. Once a whole one has come the call has succeeded, however the body goes on: what was sent
@@ -53,7 +53,7 @@ pub const BODY_LIMIT: usize = 64 << 10;
 /// The longest that is read of it.
 pub const BODY_TIME: Duration = Duration::from_secs(1);
 
-/// Most of a status line and headers that is read (bytes).
+/// A status line and headers that are not whole by then are given up (bytes). The last read may bring as much again.
 pub const HEADER_LIMIT: usize = 32 << 10;
 
 /// The longest that a `Retry-After` may put off.

@@ -130,16 +130,20 @@ async fn an_answer_that_nobody_asked_for_is_nobodys_answer() {
 async fn connections_are_used_again_after_short_answers_only() {
     const CALLS: usize = 30;
     let outbound = with(Config::default());
-    for (length, again) in [(0, true), (BODY_LIMIT, true), (BODY_LIMIT + 1, false)] {
-        let receiver = Receiver::new().await;
-        receiver.always(Reply::new(200, &[], &"x".repeat(length)));
-        for _ in 0..CALLS {
-            assert_eq!(anywhere(&outbound, &receiver).await, Ok(200));
+    for (length, again) in [(1, true), (BODY_LIMIT, true), (4 * BODY_LIMIT, false)] {
+        let body = "x".repeat(length);
+        for reply in [Reply::new(200, &[], &body), Reply::chunked(200, &body)] {
+            let receiver = Receiver::new().await;
+            receiver.always(reply.clone());
+            for _ in 0..CALLS {
+                assert_eq!(anywhere(&outbound, &receiver).await, Ok(200));
+            }
+            assert_eq!(receiver.requests().len(), CALLS);
+            let connections = receiver.connections();
+            // Now and then one is not back yet when the next call begins.
+            let expected = if again { connections < CALLS / 2 } else { connections >= CALLS };
+            assert!(expected, "{connections} connections for {length} bytes in {reply:?}");
         }
-        assert_eq!(receiver.requests().len(), CALLS);
-        let connections = receiver.connections();
-        // Now and then one is not back yet when the next call begins.
-        assert!(if again { connections < CALLS / 2 } else { connections >= CALLS }, "{length}: {connections}");
     }
 }
 

@@ -93,6 +93,12 @@ impl Reply {
         Self { bytes: head.into(), then: Then::Repeat(chunk) }
     }
 
+    /// A whole answer that does not say beforehand how long it is.
+    pub(crate) fn chunked(status: u16, body: &str) -> Self {
+        let head = format!("HTTP/1.1 {status} Reply\r\ntransfer-encoding: chunked\r\n\r\n");
+        Self { bytes: format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into(), then: Then::Stay }
+    }
+
     /// The same bytes without end.
     pub(crate) fn forever(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: vec![], then: Then::Repeat(bytes.into()) }

@@ -244,6 +244,15 @@ impl Events {
         Ok(Reader { events: self.clone(), filter, extent, at, gap, tip: self.0.tip.subscribe(), abreast: false })
     }
 
+    /// Where in the log one stands who begins there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn place(&self, start: Start) -> Result<Cursor, StoreError> {
+        let extent = self.0.log.read_log(0, 0).await?.extent;
+        Ok(extent.cursor(self.begin(&extent, start).0))
+    }
+
     /// Where reading begins, and the gap there is to tell of.
     fn begin(&self, extent: &Extent, start: Start) -> (u64, Option<Arc<Event>>) {
         match start {
@@ -287,23 +296,22 @@ impl Events {
         let mut scanned = 0;
         while events.len() < limit && scanned < SCANNED_MAX {
             // Whoever wants everything reads no more than is asked for.
-            let most = if filter.jids.is_none() && filter.device.is_none() { limit - events.len() } else { READ_MAX };
-            let page = self.0.log.read_log(at, most.min(READ_MAX)).await?;
+            let room = limit - events.len();
+            let most = if filter.jids.is_none() && filter.device.is_none() { room.min(READ_MAX) } else { READ_MAX };
+            let page = self.0.log.read_log(at, most).await?;
             let read = page.records.len();
             extent = page.extent;
             let last = page.records.last().map_or(at, |record| record.sequence);
-            let room = limit - events.len();
+            // The end was seen: also what there is not, because it was of somebody who is forgotten.
+            let seen = if read < most { extent.last.max(last) } else { last };
             let found: Vec<_> = self.events(&extent, page.records, filter).take(room).collect();
-            let full = found.len() == room;
             at = match found.last() {
-                Some(event) if full => event.sequence,
-                _ => last,
+                Some(event) if found.len() == room => event.sequence,
+                _ => seen,
             };
             events.extend(found);
             scanned += read;
-            if read < most.min(READ_MAX) {
-                // Everything was seen: also what there is not, because it was of somebody who is forgotten.
-                at = if full { at } else { extent.last.max(at) };
+            if read < most {
                 break;
             }
         }

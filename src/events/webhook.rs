@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::deliver::{Deliver, Shared};
-use super::{Events, Filter, PACE, Start};
+use super::{Events, PACE, Start};
 use crate::change::Kind;
 use crate::clock::Clock;
 use crate::cursor::Cursor;
@@ -201,7 +201,7 @@ impl Webhooks {
                 from_flag: true,
                 created_at: before.map_or(self.0.shared.clock.now(), |known| known.endpoint.created_at),
             };
-            store.put_endpoint(endpoint, Standing::at(self.place(Start::Now).await?), u64::MAX).await?;
+            store.put_endpoint(endpoint, Standing::at(self.0.shared.events.place(Start::Now).await?), u64::MAX).await?;
         }
         let mut tasks = self.0.tasks.lock().await;
         for Known { endpoint, standing, .. } in store.endpoints().await? {
@@ -210,11 +210,6 @@ impl Webhooks {
             }
         }
         Ok(())
-    }
-
-    /// Where in the log one begins who begins there.
-    async fn place(&self, start: Start) -> Result<Cursor, StoreError> {
-        Ok(self.0.shared.events.read(start, Filter::default()).await?.cursor())
     }
 
     fn reach(&self, from_flag: bool) -> Reach {
@@ -270,7 +265,7 @@ impl Webhooks {
         let created_at = self.0.shared.clock.now();
         let endpoint =
             Endpoint { id: hex::encode(random::<8>()), url, secrets, events, jids, from_flag: false, created_at };
-        let place = self.place(if from_earliest { Start::Earliest } else { Start::Now }).await?;
+        let place = self.0.shared.events.place(if from_earliest { Start::Earliest } else { Start::Now }).await?;
         let standing = Standing::at(place);
         let limit = self.0.config.limit.saturating_add(self.0.config.given.len() as u64);
         let mut tasks = self.0.tasks.lock().await;
@@ -322,7 +317,7 @@ impl Webhooks {
     /// # Errors
     /// When the place is in no log of ours, there is no such endpoint, or the store fails.
     pub async fn replay(&self, id: &str, replay: Replay) -> Result<Known, Trouble> {
-        let last = self.place(Start::Now).await?;
+        let last = self.0.shared.events.place(Start::Now).await?;
         self.alter(id, async |known| {
             let after = match replay {
                 Replay::DeadLetters => 0,

@@ -14,7 +14,7 @@ use super::query::{self, Invalid};
 use super::reply::{self, Problem, Reply};
 use crate::cursor::Cursor;
 use crate::duration;
-use crate::events::{Event, Filter, Listing, Start};
+use crate::events::{Filter, Listing, Start};
 use crate::jid::{Device, Jid, Subject};
 use crate::store::Watch;
 
@@ -146,9 +146,7 @@ impl From<&Watch> for WatchView {
 
 fn changes(listing: &Listing) -> Reply {
     // Events are JSON already, written once for everybody.
-    let raw = |event: &Event| serde_json::from_slice::<&RawValue>(&event.json).ok().map(ToOwned::to_owned);
-    let changes: Vec<_> = listing.events.iter().filter_map(|event| raw(event)).collect();
-    let changes = changes.iter().map(|raw| &**raw).collect();
+    let changes = listing.events.iter().filter_map(|event| serde_json::from_slice(&event.json).ok()).collect();
     reply::json(&Changes { changes, next: listing.next.map(|cursor| cursor.to_string()) })
 }
 

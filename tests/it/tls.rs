@@ -1,12 +1,9 @@
 //! A gateway behind `https`, with a certificate of an authority that no system knows.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 use crate::support::app::World;
 use crate::support::authority::Authority;
@@ -20,14 +17,7 @@ struct Terminator {
 
 impl Terminator {
     async fn new(world: &World, authority: &Authority, names: &[&str]) -> Self {
-        let signed = authority.signs(names);
-        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![signed.certificate.clone()], signed.key())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = authority.signs(names).acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, gateway) = (listener.local_addr().unwrap(), world.gateway.address());
         let running = tokio::spawn(async move {

@@ -1,7 +1,11 @@
 //! An authority of our own, and the certificates that it signs.
 
+use std::sync::Arc;
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
 
 /// Who signs.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -48,5 +52,16 @@ impl Authority {
 impl Signed {
     pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()))
+    }
+
+    /// A server's end of TLS that shows it.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key())
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -209,14 +208,7 @@ impl Receiver {
 
     /// One with `https`, by a certificate for these names.
     pub(crate) async fn with_tls(authority: &Authority, names: &[&str]) -> Self {
-        let signed = authority.signs(names);
-        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![signed.certificate.clone()], signed.key())
-            .unwrap();
-        Self::listening(Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::listening(Some(authority.signs(names).acceptor())).await
     }
 
     async fn listening(tls: Option<TlsAcceptor>) -> Self {

@@ -118,6 +118,12 @@ async fn survives(kills: usize) {
     let people: Vec<_> = (0..PEOPLE).map(|person| world.gateway.person(&phone(person)).picture("0")).collect();
     let first = |person: &PersonHandle| (person.jid().to_string(), vec![Some("0".to_owned())]);
     let histories: Histories = Arc::new(Mutex::new(people.iter().map(first).collect()));
+    // Everybody's baseline: what changes before the first look is nothing that anybody could notice, and no change in the log.
+    let process = Process::start(&world);
+    for person in 0..PEOPLE {
+        process.client.avatar(&phone(person)).await.expect(200, "fwd=miss; stored");
+    }
+    drop(process);
     let (stop, stopped) = watch::channel(false);
     let turning = tokio::spawn(turn_pictures(people.clone(), histories.clone(), stopped));
     let announced = Arc::new(Mutex::new(vec![]));

@@ -30,6 +30,7 @@ mod flags;
 mod mistakes;
 mod quantities;
 mod sources;
+mod webhooks;
 
 pub use flags::{Flag, Heading, Preset, flags};
 pub use mistakes::{Mistake, Mistakes, Stop};
@@ -88,6 +89,8 @@ pub struct Config {
     pub refresh: refresh::Config,
     /// The change log's readers' part.
     pub events: events::Config,
+    /// The part of who tells them to webhooks.
+    pub webhooks: events::webhook::Config,
     /// Where answers and changes are kept.
     pub store: StoreLocation,
     /// The log's part.
@@ -171,6 +174,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let rules = rules(settings);
     let memory_limit = settings.value("--memory-limit", quantities::size);
     let events = events(settings);
+    let webhooks = webhooks::read(settings);
     let watch_limit = settings.value("--watch-limit", quantities::count);
     let store = match verb {
         Verb::Serve => settings.value("--store", addresses::store),
@@ -208,6 +212,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
         avatars: avatars::Config { rules: rules.clone(), memory_limit: memory_limit?, warm_for, gateway_timeout },
         refresh: refresh::Config { warm_for, forget_after, rules },
         events: events?,
+        webhooks: webhooks?,
         store: store?,
         log: log?,
     })

@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::request::Parts;
+use http::request;
 use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::{IntCounter, IntCounterVec};
 
 use crate::avatars::{Avatars, Found};
 use crate::events::Events;
+use crate::events::webhook::Webhooks;
 use crate::gateway::Credential;
 use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
@@ -31,10 +32,12 @@ mod listing;
 mod query;
 mod refusal;
 mod reply;
+mod routes;
 mod stream;
 mod throttle;
 mod tls;
 mod watchdog;
+mod webhooks;
 
 use connections::{Answering, Visit};
 use cors::Cors;
@@ -42,6 +45,7 @@ use facts::Facts;
 use guard::Guard;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::{Problem, Reply, Template};
+use routes::Route;
 use throttle::{Pace, Throttle};
 pub use tls::Identity;
 pub use watchdog::Timeouts;
@@ -77,6 +81,7 @@ const TARGET_MAX: usize = 8 * 1024;
 pub struct Edge {
     avatars: Avatars,
     events: Events,
+    webhooks: Webhooks,
     metrics: Arc<Metrics>,
     requests: Requests,
     template: Template,
@@ -149,107 +154,43 @@ impl Lookup {
     }
 }
 
-/// Where a request goes, as far as there is such a place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Route<'a> {
-    UserAvatar,
-    Avatar(&'a str),
-    History(&'a str),
-    Watch(&'a str),
-    Watches,
-    Changes,
-    Events,
-    Metrics,
-    Health,
-    Ready,
-}
-
-impl<'a> Route<'a> {
-    /// Fixed paths match as the gateway's router does: letter case and a trailing slash do not matter.
-    fn of(path: &'a str) -> Option<Self> {
-        const USER_AVATAR: &str = "/user/avatar";
-        const FIXED: [(&str, Route<'static>); 7] = [
-            (USER_AVATAR, Route::UserAvatar),
-            ("/changes", Route::Changes),
-            ("/events", Route::Events),
-            ("/watches", Route::Watches),
-            ("/metrics", Route::Metrics),
-            ("/health", Route::Health),
-            ("/ready", Route::Ready),
-        ];
-        // As nearly everybody writes it.
-        if path == USER_AVATAR {
-            return Some(Route::UserAvatar);
-        }
-        let bare = path.strip_suffix('/').unwrap_or(path);
-        if let Some((_, route)) = FIXED.iter().find(|(fixed, _)| bare.eq_ignore_ascii_case(fixed)) {
-            return Some(*route);
-        }
-        let below = bare.strip_prefix("/avatars/")?;
-        let (jid, what) = below.split_once('/').map_or((below, None), |(jid, what)| (jid, Some(what)));
-        match what {
-            _ if jid.is_empty() => None,
-            None => Some(Route::Avatar(jid)),
-            Some("changes") => Some(Route::History(jid)),
-            Some("watch") => Some(Route::Watch(jid)),
-            Some(_) => None,
-        }
-    }
-
-    /// What may be done here.
-    fn methods(self) -> &'static [Method] {
-        match self {
-            Route::Avatar(_) => &[Method::GET, Method::HEAD, Method::DELETE],
-            Route::Watch(_) => &[Method::PUT, Method::DELETE],
-            _ => &[Method::GET, Method::HEAD],
-        }
-    }
-
-    /// The word in metrics.
-    fn as_str(self) -> &'static str {
-        match self {
-            Route::UserAvatar => "/user/avatar",
-            Route::Avatar(_) => "/avatars/{jid}",
-            Route::History(_) => "/avatars/{jid}/changes",
-            Route::Watch(_) => "/avatars/{jid}/watch",
-            Route::Watches => "/watches",
-            Route::Changes => "/changes",
-            Route::Events => "/events",
-            Route::Metrics => "/metrics",
-            Route::Health => "/health",
-            Route::Ready => "/ready",
-        }
-    }
+/// What the edge is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Who is asked for avatars.
+    pub avatars: Avatars,
+    /// Who is asked for changes.
+    pub events: Events,
+    /// Who tells them to others.
+    pub webhooks: Webhooks,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Edge {
     /// The whole service, for a listener at `address`.
     #[must_use]
-    pub fn new(config: &Config, address: SocketAddr, avatars: Avatars, events: Events, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, address: SocketAddr, parts: Parts) -> Self {
         let local_only = config.auth.is_empty() && !config.allow_anonymous && address.ip().to_canonical().is_loopback();
         Self {
-            avatars,
-            events,
-            requests: Requests::new(&metrics),
-            template: Template::new(),
-            metrics,
             guard: Guard::new(&config.auth, local_only),
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
             watch_limit: config.watch_limit,
-            timeouts: config.timeouts,
             tls: config.tls.clone(),
-            throttle: Arc::default(),
             figures_only: false,
+            ..Self::figures_only(config, parts)
         }
     }
 
     /// `/metrics`, `/health` and `/ready` alone, open to whoever reaches them.
     #[must_use]
-    pub fn figures_only(config: &Config, avatars: Avatars, events: Events, metrics: Arc<Metrics>) -> Self {
+    pub fn figures_only(config: &Config, parts: Parts) -> Self {
+        let Parts { avatars, events, webhooks, metrics } = parts;
         Self {
             avatars,
             events,
+            webhooks,
             requests: Requests::new(&metrics),
             template: Template::new(),
             metrics,
@@ -372,7 +313,11 @@ impl Edge {
                     | Route::Watch(_)
                     | Route::Watches
                     | Route::Changes
-                    | Route::Events,
+                    | Route::Events
+                    | Route::Webhooks
+                    | Route::Webhook(_)
+                    | Route::WebhookTest(_)
+                    | Route::WebhookReplay(_),
                 ) => return Turn::Work,
                 Some(Route::Metrics) => {
                     self.avatars.measure();
@@ -389,7 +334,7 @@ impl Edge {
     /// Does what takes more than a look into memory.
     async fn work(
         &self,
-        parts: &Parts,
+        parts: &request::Parts,
         facts: &Facts<'_>,
         body: Incoming,
         under_way: UnderWay,
@@ -402,6 +347,10 @@ impl Edge {
             Some(Route::Watch(jid)) => self.set_watch(jid, parts, facts, body).await,
             Some(Route::Events) => self.stream(parts, facts, under_way).await,
             Some(Route::Avatar(jid)) => self.forget(jid, parts, facts).await,
+            Some(Route::Webhooks) => self.webhooks(parts, body).await,
+            Some(Route::Webhook(id)) => self.webhook(id, parts, body).await,
+            Some(Route::WebhookTest(id)) => self.test_webhook(id, parts).await,
+            Some(Route::WebhookReplay(id)) => self.replay_webhook(id, parts, body).await,
             Some(Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready) | None => Err(Problem::Absent),
         }
     }
@@ -443,22 +392,5 @@ impl Edge {
     /// Whether it can answer: the store does, and the gateway does not refuse the proxy itself.
     fn is_ready(&self) -> bool {
         self.metrics.store_up.get() == 1 && self.avatars.gateway_answers()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_match_as_the_gateways_do() {
-        for path in ["/user/avatar", "/User/Avatar", "/user/avatar/"] {
-            assert_eq!(Route::of(path), Some(Route::UserAvatar), "{path}");
-        }
-        for path in ["/user/avatar//", "/user/avatars", "/user%2Favatar", "/avatars/", "/avatars/a/b", "/", "", "*"] {
-            assert_eq!(Route::of(path), None, "{path}");
-        }
-        assert_eq!(Route::of("/avatars/1@g.us"), Some(Route::Avatar("1@g.us")));
-        assert_eq!(Route::of("/ready/"), Some(Route::Ready));
     }
 }

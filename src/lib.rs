@@ -14,6 +14,7 @@
 //!  refresh ── store.take_due ── avatars.refresh                        before URLs die, to confirm doubts, to recheck
 //!
 //!  subscriber ── http ── events ── the store's log                     what store.apply appended, from any place on
+//!  webhook ── outbound ── events.webhook ── the same log               signed, tried again, given up, sent again
 //! ```
 //!
 //! # What stands where
@@ -24,7 +25,7 @@
 //! | --- | --- |
 //! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
 //! | edge | [`http`]: connections, routes, replies |
-//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers |
+//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`]: connections to addresses that others chose; they do not know each other |
 //! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
@@ -70,9 +71,11 @@ use budget::Budget;
 use clock::Clock;
 use config::{Command, Config, StoreLocation};
 use events::Events;
+use events::webhook::{self, Webhooks};
 use gateway::Gateway;
 use http::Edge;
 use metrics::Metrics;
+use outbound::Outbound;
 use refresh::Refresh;
 use store::Store;
 use store::measured::Measured;
@@ -98,6 +101,9 @@ pub enum Error {
     /// The gateway's client cannot be set up.
     #[error("{0}")]
     Gateway(#[from] gateway::SetupError),
+    /// The client for webhooks cannot be set up.
+    #[error("{0}")]
+    Outbound(#[from] outbound::SetupError),
     /// The operating system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -231,6 +237,8 @@ pub struct App {
     refresh: JoinHandle<()>,
     /// reads the change log for all who follow it
     events: JoinHandle<()>,
+    /// delivers it to those who do not ask
+    webhooks: JoinHandle<()>,
     /// the budget's turn, and the store's when it fails
     upkeep: JoinHandle<()>,
     tasks: TaskTracker,
@@ -290,15 +298,27 @@ impl App {
         });
 
         let address = listener.local_addr()?;
+        let webhooks = Webhooks::new(webhook::Parts {
+            config: config.webhooks,
+            clock: clock.clone(),
+            store: measured.clone(),
+            events: events.clone(),
+            post: Arc::new(outbound(address, &clock)?),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let edge = Edge::new(&config.http, address, avatars.clone(), events.clone(), metrics.clone());
+        let parts = http::Parts { avatars, events: events.clone(), webhooks: webhooks.clone(), metrics: metrics.clone() };
+        let edge = Edge::new(&config.http, address, parts.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {
-            let edge = Edge::figures_only(&config.http, avatars, events.clone(), metrics.clone());
+            let edge = Edge::figures_only(&config.http, parts);
             servers.push(tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned())));
         }
         let refresh = tokio::spawn(refresh.run());
         let events = tokio::spawn(events.run());
+        let webhooks = tokio::spawn(webhooks.run());
         let until_done = done.clone();
         let upkeep = tokio::spawn(async move {
             tokio::select! {
@@ -316,6 +336,7 @@ impl App {
             servers,
             refresh,
             events,
+            webhooks,
             upkeep,
             tasks,
             store,
@@ -349,6 +370,7 @@ impl App {
         }
         let _ = self.refresh.await;
         let _ = self.events.await;
+        let _ = self.webhooks.await;
         self.tasks.close();
         self.tasks.wait().await;
         self.done.cancel();
@@ -356,6 +378,12 @@ impl App {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// The client for addresses that others chose. Where we listen is ours, whatever the machine says of its addresses.
+fn outbound(address: SocketAddr, clock: &Clock) -> Result<Outbound, outbound::SetupError> {
+    let own = if address.ip().is_unspecified() { vec![] } else { vec![address.ip()] };
+    Outbound::new(outbound::Config { own, ..outbound::Config::default() }, clock.clone())
 }
 
 /// The store's file, and the folder that goes with it if it is temporary.

@@ -156,7 +156,7 @@ fn argument(verb: Verb, flag: &'static Flag) -> Arg {
         .hide(preset == Preset::Elsewhere);
     match flag.form {
         SWITCH => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        _ if flag.name == "--cors-origin" => argument.action(ArgAction::Append),
+        _ if flag.is_list() => argument.action(ArgAction::Append),
         _ => argument,
     }
 }

@@ -101,8 +101,13 @@ impl Flag {
 
     /// Whether values of it must never be shown.
     pub(super) fn is_secret(&self) -> bool {
-        // The key itself, where its path should be.
-        matches!(self.name, "--auth" | "--gateway-auth" | "--tls-key")
+        // The key itself, where its path should be; an address of a webhook whose path is its password.
+        matches!(self.name, "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret")
+    }
+
+    /// Whether it may be given more than once, which is the same as once with commas in between.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.name, "--cors-origin" | "--webhook" | "--webhook-secret")
     }
 }
 
@@ -353,6 +358,41 @@ const FLAGS: &[Flag] = &[
         demo_default: Is("gowa"),
         heading: Changes,
         help: "How changes are told: in the envelope of the gateway's own webhooks, or as CloudEvents 1.0 (JSON)",
+    },
+    Flag {
+        name: "--webhook",
+        form: "URL,...",
+        default: Unset,
+        demo_default: Unset,
+        heading: Changes,
+        help: "An address that is told of every change, by POST, for as long as this is given; it may lead anywhere. Several are \
+               separated by commas, or the flag is repeated. Others are added over /webhooks",
+    },
+    Flag {
+        name: "--webhook-secret",
+        form: "SECRET,...",
+        default: Unset,
+        demo_default: Unset,
+        heading: Changes,
+        help: "What deliveries to --webhook are signed with: one secret for all of them, or one for each in their order. 1 to 256 \
+               printable characters without spaces and commas, or `whsec_` and base64. Unset, they are not signed",
+    },
+    Flag {
+        name: "--webhook-allow-private",
+        form: SWITCH,
+        default: Is("false"),
+        demo_default: Is("false"),
+        heading: Changes,
+        help: "Whether addresses that are added over /webhooks may lead to loopback, private and other addresses that are not \
+               public. Whoever may ask this proxy can then have it send requests there",
+    },
+    Flag {
+        name: "--webhook-limit",
+        form: "COUNT",
+        default: Is("100"),
+        demo_default: Is("100"),
+        heading: Changes,
+        help: "How many addresses may be added over /webhooks",
     },
     Flag {
         name: "--store",

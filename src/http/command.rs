@@ -47,7 +47,8 @@ fn is_same_origin(headers: &HeaderMap, authority: Option<&str>) -> bool {
     matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
-fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+/// Refuses a body that is not said to be JSON.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Problem::NotJson) }

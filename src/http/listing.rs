@@ -100,7 +100,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn cursor(name: &str, text: &str) -> Result<Cursor, Invalid> {
+/// A place in the log, given as the value of `name`.
+pub(super) fn cursor(name: &str, text: &str) -> Result<Cursor, Invalid> {
     text.parse().map_err(|malformed: crate::cursor::Malformed| Invalid::of(name, &format!("{malformed}.")))
 }
 

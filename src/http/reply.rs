@@ -112,6 +112,10 @@ pub(super) enum Problem {
     BodyLate,
     /// As many are watched as may be.
     TooManyWatches(u64),
+    /// There are as many webhooks as there may be.
+    TooManyWebhooks(u64),
+    /// A webhook that a flag gives can be changed by that alone; this is the sentence that says so.
+    GivenByFlag(String),
     /// The store fails.
     StoreAway,
 }
@@ -137,6 +141,11 @@ pub(super) fn problem(problem: &Problem) -> Reply {
             let message = format!("{limit} are watched, and no more may be (--watch-limit).");
             return error(StatusCode::CONFLICT, "TOO_MANY_WATCHES", &message);
         }
+        Problem::TooManyWebhooks(limit) => {
+            let message = format!("there are {limit} webhooks, and no more may be (--webhook-limit).");
+            return error(StatusCode::CONFLICT, "TOO_MANY_WEBHOOKS", &message);
+        }
+        Problem::GivenByFlag(message) => return error(StatusCode::CONFLICT, "GIVEN_BY_FLAG", message),
         Problem::StoreAway => {
             let mut reply =
                 error(StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE", "the store does not answer now.");

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::cursor::Cursor;
 use crate::jid::{Device, Jid, Subject};
 use crate::metrics::Metrics;
@@ -123,6 +123,15 @@ pub struct Listing {
     pub events: Vec<Arc<Event>>,
     /// Where to go on.
     pub next: Option<Cursor>,
+}
+
+/// What stands behind a place in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Behind {
+    /// How many records at the most.
+    pub records: u64,
+    /// When the oldest of them was appended.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What the readers are made of.
@@ -251,6 +260,27 @@ impl Events {
     pub async fn place(&self, start: Start) -> Result<Cursor, StoreError> {
         let extent = self.0.log.read_log(0, 0).await?.extent;
         Ok(extent.cursor(self.begin(&extent, start).0))
+    }
+
+    /// What stands behind `cursor`, for one who would go on from there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn behind(&self, cursor: Cursor) -> Result<Behind, StoreError> {
+        let mut page = self.0.log.read_log(cursor.sequence, 1).await?;
+        let mut at = cursor.sequence;
+        if !page.extent.reaches(cursor) {
+            at = page.extent.trimmed;
+            page = self.0.log.read_log(at, 1).await?;
+        }
+        let oldest = page.records.first().map(|record| record.at);
+        Ok(Behind { records: page.extent.last.saturating_sub(at), oldest })
+    }
+
+    /// An event that says that it is a test. It stands in no log.
+    #[must_use]
+    pub fn test(&self, id: String) -> Event {
+        Event::test(id, self.0.clock.now(), self.0.config.format)
     }
 
     /// Where reading begins, and the gap there is to tell of.

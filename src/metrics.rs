@@ -187,6 +187,8 @@ metrics! {
     fall_backs: IntCounter = "subscriber_fall_backs_total";
     /// Gaps told to subscribers: what they missed is no longer kept.
     gaps: IntCounter = "gaps_total";
+    /// Attempts to deliver to a webhook, by endpoint and what came of them: delivered, failed (tried again) or dead (given up).
+    webhook_attempts: IntCounterVec = "webhook_deliveries_total" ["endpoint", "result"];
 }
 
 impl Default for Metrics {

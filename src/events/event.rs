@@ -81,6 +81,13 @@ struct ChangePayload<'a> {
 }
 
 #[derive(Serialize)]
+struct TestPayload<'a> {
+    id: &'a str,
+    timestamp: &'a str,
+    message: &'static str,
+}
+
+#[derive(Serialize)]
 struct GapPayload<'a> {
     from: &'a str,
     to: &'a str,
@@ -162,6 +169,16 @@ impl Event {
         let block = format!("id: {place}\nevent: gap\ndata: {json}\n\n");
         Self { sequence: to.sequence, id, kind: None, subject: None, json: json.into(), block: block.into() }
     }
+
+    /// What somebody has sent to see whether it arrives.
+    #[must_use]
+    pub fn test(id: String, now: Timestamp, format: Format) -> Self {
+        let time = now.rfc3339();
+        let about = About { kind: "avatar.test", device: "", id: &id, subject: None, time: &time };
+        let message = "This is a test. No picture has changed.";
+        let json = format.write(&about, TestPayload { id: &id, timestamp: &time, message });
+        Self { sequence: 0, id, kind: None, subject: None, json: json.into(), block: Bytes::new() }
+    }
 }
 
 #[cfg(test)]
@@ -200,6 +217,18 @@ mod tests {
     fn an_event_can_be_a_cloud_event() {
         let json = r#"{"specversion":"1.0","id":"e1","source":"avatar-proxy","type":"avatar.removed","subject":"628111@s.whatsapp.net","time":"2022-02-14T19:01:58Z","datacontenttype":"application/json","data":{"device_id":"d","id":"e1","cursor":"00000000000000aa.7","jid":"628111@s.whatsapp.net","change":"removed","reason":"not_set","old_id":"1635239861","new_id":null,"version":2,"timestamp":"2022-02-14T19:01:58Z","not_before":"2022-02-14T19:01:20Z","href":"/avatars/628111@s.whatsapp.net"}}"#;
         assert_eq!(removed(Format::CloudEvents).json, json);
+    }
+
+    #[test]
+    fn a_test_says_that_it_is_one() {
+        let at = Timestamp::from_seconds(0x620A_A726);
+        let json = r#"{"event":"avatar.test","device_id":"","payload":{"id":"test-1","timestamp":"2022-02-14T19:01:58Z","message":"This is a test. No picture has changed."}}"#;
+        assert_eq!(Event::test("test-1".into(), at, Format::Gowa).json, json);
+        let cloud_event = Event::test("test-1".into(), at, Format::CloudEvents).json;
+        assert!(
+            cloud_event
+                .starts_with(br#"{"specversion":"1.0","id":"test-1","source":"avatar-proxy","type":"avatar.test","#)
+        );
     }
 
     #[test]

@@ -16,14 +16,17 @@ use http::Uri;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::deliver::{Deliver, Shared};
+use self::deliver::{Deliver, Shared, judge};
+use self::desk::Ending;
 use super::{Events, PACE, Start};
 use crate::change::Kind;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::cursor::Cursor;
 use crate::jid::Jid;
+use crate::metrics::Metrics;
 use crate::outbound::{BadUrl, Reach, parse_url};
 use crate::store::{Disabled, Endpoint, Endpoints, Known, Progress, Put, Secret, Standing, StoreError};
 
@@ -33,9 +36,11 @@ mod schedule;
 mod sign;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use deliver::Post;
 pub use sign::{BadSecret, check};
+pub use view::{Lag, State, Tested, View};
 
 /// How long a secret holds beside the one that replaces it.
 const ROTATION: Duration = Duration::from_secs(24 * 3600);
@@ -72,6 +77,8 @@ pub struct Parts {
     pub events: Events,
     /// What sends it.
     pub post: Arc<dyn Post>,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
     /// Ends every task.
     pub stop: CancellationToken,
 }
@@ -85,9 +92,9 @@ pub enum Trouble {
     /// There are as many as there may be.
     #[error("there are as many webhooks as there may be")]
     TooMany,
-    /// It was given by a flag, and only that can change it.
-    #[error("this webhook was given by a flag of the program: change it there")]
-    Given,
+    /// It was given by this flag, and only that can change it.
+    #[error("this webhook was given by {0} when the program was started: change it there")]
+    Given(&'static str),
     /// Not an address for an endpoint.
     #[error("url: {0}")]
     Url(#[from] BadUrl),
@@ -136,6 +143,8 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     config: Config,
     shared: Shared,
+    /// Since when addresses that may not be used any more are not.
+    began: Timestamp,
     stop: CancellationToken,
     /// By their id. Locked as long as one of them is being changed.
     tasks: Mutex<HashMap<String, Running>>,
@@ -159,9 +168,10 @@ impl Webhooks {
     /// Webhooks that deliver nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, clock, store, events, post, stop } = parts;
-        let shared = Shared { clock, store, events, post };
-        Self(Arc::new(Inner { config, shared, stop, tasks: Mutex::default() }))
+        let Parts { config, clock, store, events, post, metrics, stop } = parts;
+        let began = clock.now();
+        let shared = Shared { clock, store, events, post, metrics };
+        Self(Arc::new(Inner { config, shared, began, stop, tasks: Mutex::default() }))
     }
 
     /// Delivers to all endpoints until it is stopped. Waits for the store where it fails.
@@ -238,23 +248,59 @@ impl Webhooks {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list(&self) -> Result<Vec<Known>, Trouble> {
-        Ok(self.0.shared.store.endpoints().await?)
+    pub async fn list(&self) -> Result<Vec<View>, Trouble> {
+        let mut views = vec![];
+        for known in self.0.shared.store.endpoints().await? {
+            views.push(self.view(known).await?);
+        }
+        Ok(views)
     }
 
     /// One endpoint.
     ///
     /// # Errors
     /// When there is none, or the store fails.
-    pub async fn show(&self, id: &str) -> Result<Known, Trouble> {
-        self.list().await?.into_iter().find(|known| known.endpoint.id == id).ok_or(Trouble::Unknown)
+    pub async fn show(&self, id: &str) -> Result<View, Trouble> {
+        self.view(self.known(id).await?).await
     }
 
-    /// Makes an endpoint. Its secret is the first of its secrets.
+    async fn known(&self, id: &str) -> Result<Known, Trouble> {
+        let mut all = self.0.shared.store.endpoints().await?.into_iter();
+        all.find(|known| known.endpoint.id == id).ok_or(Trouble::Unknown)
+    }
+
+    async fn view(&self, known: Known) -> Result<View, Trouble> {
+        let Shared { clock, events, .. } = &self.0.shared;
+        let behind = events.behind(known.standing.cursor).await?;
+        let time = behind.oldest.map_or(Duration::ZERO, |oldest| clock.now().since(oldest));
+        let barred = parse_url(&known.endpoint.url, self.reach(known.endpoint.from_flag)).is_err();
+        let lag = Lag { events: behind.records, time };
+        Ok(View::new(known, barred.then_some(self.0.began), lag))
+    }
+
+    /// Sends an endpoint an event that says that it is a test, at once and once, disabled or not, and waits for the answer. It is
+    /// written down nowhere, and says nothing about how the endpoint stands.
+    ///
+    /// # Errors
+    /// When there is none, or the store fails.
+    pub async fn test(&self, id: &str) -> Result<Tested, Trouble> {
+        let Known { endpoint, .. } = self.known(id).await?;
+        let reach = self.reach(endpoint.from_flag);
+        let Ok(url) = parse_url(&endpoint.url, reach) else {
+            return Ok(Tested { delivered: false, result: "address".to_owned(), took: Duration::ZERO });
+        };
+        let Shared { events, post, .. } = &self.0.shared;
+        let event = events.test(format!("test-{}", hex::encode(random::<16>())));
+        let (headers, began) = (self.0.shared.headers(&endpoint, &event.id, &event.json), Instant::now());
+        let (ending, result) = judge(&post.post(&url, headers, event.json, reach).await);
+        Ok(Tested { delivered: ending == Ending::Delivered, result, took: began.elapsed() })
+    }
+
+    /// Makes an endpoint, and tells its secret.
     ///
     /// # Errors
     /// When it may not be, or the store fails; nothing has changed then.
-    pub async fn create(&self, new: New) -> Result<Known, Trouble> {
+    pub async fn create(&self, new: New) -> Result<View, Trouble> {
         let New { url, secret, events, jids, from_earliest } = new;
         parse_url(&url, self.reach(false))?;
         let is_event = |name: &String| Kind::ALL.iter().any(|kind| name.strip_prefix("avatar.") == Some(kind.as_str()));
@@ -273,52 +319,56 @@ impl Webhooks {
             return Err(Trouble::TooMany);
         }
         self.start(&mut tasks, endpoint.clone(), standing.clone());
-        Ok(Known { endpoint, standing, dead_letters: 0 })
+        drop(tasks);
+        let secret = endpoint.secrets.first().cloned();
+        let view = self.view(Known { endpoint, standing, kept: 0, dead_letters: 0 }).await?;
+        Ok(View { secret, ..view })
     }
 
     /// Has an endpoint sent events again, from where it was, or none any more.
     ///
     /// # Errors
     /// When there is none, or the store fails.
-    pub async fn enable(&self, id: &str, enabled: bool) -> Result<Known, Trouble> {
+    pub async fn enable(&self, id: &str, enabled: bool) -> Result<View, Trouble> {
         let now = self.0.shared.clock.now();
-        self.alter(id, async |known| {
+        let altered = self.alter(id, async |known| {
             if enabled {
                 (known.standing.disabled, known.standing.failing_since) = (None, None);
             } else {
                 known.standing.disabled.get_or_insert_with(|| Disabled { why: "asked".to_owned(), since: now });
             }
             Ok(())
-        })
-        .await
+        });
+        self.view(altered.await?).await
     }
 
-    /// Gives an endpoint a new secret, or makes one: the first of its secrets then. The one before holds for a while.
+    /// Gives an endpoint a new secret, or makes one, and tells it. The one before holds for a while.
     ///
     /// # Errors
     /// When it is no secret, there is no such endpoint, a flag gives it, or the store fails.
-    pub async fn rotate(&self, id: &str, secret: Option<String>) -> Result<Known, Trouble> {
+    pub async fn rotate(&self, id: &str, secret: Option<String>) -> Result<View, Trouble> {
         let new = Secret { text: chosen(secret)?, until: None };
-        let until = Some(self.0.shared.clock.now() + ROTATION);
-        self.alter(id, async |known| {
+        let (secret, until) = (new.clone(), Some(self.0.shared.clock.now() + ROTATION));
+        let altered = self.alter(id, async |known| {
             if known.endpoint.from_flag {
-                return Err(Trouble::Given);
+                return Err(Trouble::Given("--webhook-secret"));
             }
             known.endpoint.secrets.truncate(1);
             known.endpoint.secrets.iter_mut().for_each(|before| before.until = until);
             known.endpoint.secrets.insert(0, new);
             Ok(())
-        })
-        .await
+        });
+        let view = self.view(altered.await?).await?;
+        Ok(View { secret: Some(secret), ..view })
     }
 
     /// Sends an endpoint something once more.
     ///
     /// # Errors
     /// When the place is in no log of ours, there is no such endpoint, or the store fails.
-    pub async fn replay(&self, id: &str, replay: Replay) -> Result<Known, Trouble> {
+    pub async fn replay(&self, id: &str, replay: Replay) -> Result<View, Trouble> {
         let last = self.0.shared.events.place(Start::Now).await?;
-        self.alter(id, async |known| {
+        let altered = self.alter(id, async |known| {
             let after = match replay {
                 Replay::DeadLetters => 0,
                 Replay::After(cursor) if cursor.epoch != last.epoch || cursor.sequence > last.sequence => {
@@ -331,9 +381,10 @@ impl Webhooks {
             };
             let revived = self.0.shared.store.revive(id, after, self.0.shared.clock.now()).await?;
             known.dead_letters = known.dead_letters.saturating_sub(revived);
+            known.kept += revived;
             Ok(())
-        })
-        .await
+        });
+        self.view(altered.await?).await
     }
 
     /// Stops an endpoint's task, has it altered, writes it down, and starts the task again, whatever became of that.
@@ -344,12 +395,12 @@ impl Webhooks {
     ) -> Result<Known, Trouble> {
         let store = &self.0.shared.store;
         let mut tasks = self.0.tasks.lock().await;
-        let mut before = self.show(id).await?;
+        let mut before = self.known(id).await?;
         if let Some(task) = tasks.remove(id) {
             task.stop().await;
         }
         // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
-        if let Ok(after) = self.show(id).await {
+        if let Ok(after) = self.known(id).await {
             before = after;
         }
         let mut known = before.clone();
@@ -372,9 +423,9 @@ impl Webhooks {
     /// When there is none, a flag gives it, or the store fails.
     pub async fn remove(&self, id: &str) -> Result<(), Trouble> {
         let mut tasks = self.0.tasks.lock().await;
-        let known = self.show(id).await?;
+        let known = self.known(id).await?;
         if known.endpoint.from_flag {
-            return Err(Trouble::Given);
+            return Err(Trouble::Given("--webhook"));
         }
         self.0.shared.store.drop_endpoint(id).await?;
         if let Some(task) = tasks.remove(id) {

@@ -124,7 +124,9 @@ pub struct Known {
     pub endpoint: Endpoint,
     /// How it stands.
     pub standing: Standing,
-    /// How many of its deliveries are dead.
+    /// How many of its deliveries are kept that are not dead.
+    pub kept: u64,
+    /// How many of them are dead.
     pub dead_letters: u64,
 }
 

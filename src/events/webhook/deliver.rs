@@ -23,6 +23,7 @@ use super::desk::{After, Desk, Ending};
 use super::sign;
 use crate::clock::{Clock, Timestamp};
 use crate::events::{BATCH_MAX, Event, Events, Filter, PACE, Reader, Start};
+use crate::metrics::Metrics;
 use crate::outbound::{Answer, Failure, Outbound, Reach};
 use crate::store::{Delivery, Endpoint, Endpoints, LastResult, Progress, Standing, StoreError};
 
@@ -68,6 +69,16 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Endpoints>,
     pub(super) events: Events,
     pub(super) post: Arc<dyn Post>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// The headers of one attempt to deliver `body` under `id`.
+    pub(super) fn headers(&self, to: &Endpoint, id: &str, body: &[u8]) -> HeaderMap {
+        let mut headers = sign::headers(&to.secrets, id, self.clock.now(), body);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.events.media_type()));
+        headers
+    }
 }
 
 /// One endpoint's task.
@@ -204,9 +215,7 @@ impl Deliver {
     }
 
     fn send(&self, under_way: &mut JoinSet<Ended>, delivery: Delivery) {
-        let now = self.shared.clock.now();
-        let mut headers = sign::headers(&self.endpoint.secrets, &delivery.event_id, now, &delivery.json);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.shared.events.media_type()));
+        let headers = self.shared.headers(&self.endpoint, &delivery.event_id, &delivery.json);
         let (shared, url, reach) = (self.shared.clone(), self.url.clone(), self.reach);
         under_way.spawn(async move {
             let answer = shared.post.post(&url, headers, delivery.json, reach).await;
@@ -248,6 +257,12 @@ impl Deliver {
         let patience = if after == Some(After::Delivered) { GROUP } else { Duration::ZERO };
         let save_at = Instant::now() + patience;
         round.save_at = Some(round.save_at.map_or(save_at, |earlier| earlier.min(save_at)));
+        let result = match after {
+            Some(After::Delivered) => "delivered",
+            Some(After::Dead) => "dead",
+            _ => "failed",
+        };
+        self.shared.metrics.webhook_attempts.with_label_values(&[&self.endpoint.id, result]).inc();
         match after {
             Some(After::Dead) => tracing::warn!(endpoint = self.endpoint.id, "a webhook delivery is given up"),
             Some(After::Disabled) => tracing::warn!(endpoint = self.endpoint.id, "a webhook endpoint is disabled"),
@@ -299,7 +314,7 @@ impl Deliver {
 }
 
 /// What an answer, or none, means for the delivery, and how it is told.
-fn judge(answer: &Result<Answer, Failure>) -> (Ending, String) {
+pub(super) fn judge(answer: &Result<Answer, Failure>) -> (Ending, String) {
     let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => return (Ending::Failed { retry_after: None, slow: false }, failure.as_str().to_owned()),

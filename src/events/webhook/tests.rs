@@ -1,8 +1,11 @@
 use tempfile::TempDir;
 
-use super::deliver::tests::Receiver;
+use http::StatusCode;
+
+use super::deliver::tests::{Receiver, says};
 use super::*;
 use crate::events::tests::{NOW, World};
+use crate::outbound::Failure;
 use crate::store::sqlite::Sqlite;
 
 /// Webhooks over a log in memory, with endpoints in a file.
@@ -37,6 +40,7 @@ impl Scene {
             store: self.store.clone(),
             events: self.world.events.clone(),
             post: self.receiver.clone(),
+            metrics: Arc::new(Metrics::new()),
             stop: stop.clone(),
         });
         webhooks.begin().await.unwrap();
@@ -63,9 +67,9 @@ async fn an_endpoint_gets_what_comes_after_it_and_goes_on_after_a_restart() {
     let scene = Scene::new();
     let (webhooks, stop, ends) = scene.start(&[]).await;
     scene.world.append(1);
-    let known = webhooks.create(new(URL)).await.unwrap();
-    assert!(known.endpoint.secrets[0].text.starts_with("whsec_"));
-    assert_eq!((known.standing.cursor.sequence, known.endpoint.id.len()), (1, 16));
+    let made = webhooks.create(new(URL)).await.unwrap();
+    assert!(made.secret.as_ref().unwrap().text.starts_with("whsec_"));
+    assert_eq!((made.state.clone(), made.lag, made.id.len()), (State::Active, Lag::default(), 16));
     scene.world.append(1);
     assert_eq!(scene.got(1).await, ["event 1"]);
     stop.cancel();
@@ -73,7 +77,8 @@ async fn an_endpoint_gets_what_comes_after_it_and_goes_on_after_a_restart() {
     scene.world.append(1);
     let (webhooks, ..) = scene.start(&[]).await;
     assert_eq!(scene.got(2).await, ["event 1", "event 2"]);
-    assert_eq!(webhooks.show(&known.endpoint.id).await.unwrap().endpoint, known.endpoint);
+    let shown = webhooks.show(&made.id).await.unwrap();
+    assert_eq!(shown, View { secret: None, last: shown.last.clone(), lag: shown.lag, ..made }, "without its secret");
 }
 
 #[tokio::test]
@@ -110,7 +115,7 @@ async fn bad_wishes_change_nothing() {
     let foreign = Replay::After("00000000000000bb.0".parse().unwrap());
     let ahead = Replay::After("00000000000000aa.9".parse().unwrap());
     for replay in [foreign, ahead] {
-        assert!(matches!(webhooks.replay(&known.endpoint.id, replay).await, Err(Trouble::Cursor)));
+        assert!(matches!(webhooks.replay(&known.id, replay).await, Err(Trouble::Cursor)));
     }
     scene.world.append(1);
     assert_eq!(scene.got(2).await, ["event 0", "event 0"], "they go on all the same");
@@ -121,15 +126,34 @@ async fn who_is_disabled_misses_nothing_and_who_is_removed_gets_nothing() {
     let scene = Scene::new();
     let (webhooks, ..) = scene.start(&[]).await;
     let [one, other] = [webhooks.create(new(URL)).await.unwrap(), webhooks.create(new(URL)).await.unwrap()];
-    let disabled = webhooks.enable(&one.endpoint.id, false).await.unwrap();
-    assert_eq!(disabled.standing.disabled.unwrap().why, "asked");
-    webhooks.remove(&other.endpoint.id).await.unwrap();
+    let disabled = webhooks.enable(&one.id, false).await.unwrap();
+    assert_eq!(disabled.state, State::Disabled { why: "asked".into(), since: NOW });
+    webhooks.remove(&other.id).await.unwrap();
     scene.world.append(2);
     scene.world.followed().await;
     assert!(scene.receiver.got.borrow().is_empty());
-    webhooks.enable(&one.endpoint.id, true).await.unwrap();
+    webhooks.enable(&one.id, true).await.unwrap();
     assert_eq!(scene.got(2).await, ["event 0", "event 1"]);
     assert_eq!(webhooks.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_test_goes_out_at_once_even_to_who_is_disabled_and_changes_nothing() {
+    let scene = Scene::new();
+    let (webhooks, ..) = scene.start(&[]).await;
+    let made = webhooks.create(new(URL)).await.unwrap();
+    webhooks.enable(&made.id, false).await.unwrap();
+    let before = webhooks.show(&made.id).await.unwrap();
+    let gone = Ok(says(StatusCode::GONE));
+    scene.receiver.says.lock().unwrap().extend([gone, Err(Failure::Late)]);
+    for (delivered, result) in [(false, "410"), (false, "late"), (true, "204")] {
+        let tested = webhooks.test(&made.id).await.unwrap();
+        assert_eq!((tested.delivered, tested.result.as_str()), (delivered, result));
+    }
+    let ids = scene.got(3).await;
+    assert!(ids.iter().all(|id| id.starts_with("test-")) && ids[0] != ids[1], "{ids:?}");
+    assert_eq!(webhooks.show(&made.id).await.unwrap(), before);
+    assert!(matches!(webhooks.test("0").await, Err(Trouble::Unknown)));
 }
 
 #[tokio::test]
@@ -139,7 +163,7 @@ async fn what_was_delivered_can_be_sent_again() {
     let known = webhooks.create(new(URL)).await.unwrap();
     scene.world.append(3);
     scene.got(3).await;
-    webhooks.replay(&known.endpoint.id, Replay::After("00000000000000aa.1".parse().unwrap())).await.unwrap();
+    webhooks.replay(&known.id, Replay::After("00000000000000aa.1".parse().unwrap())).await.unwrap();
     assert_eq!(scene.got(5).await, ["event 0", "event 1", "event 1", "event 2", "event 2"]);
 }
 
@@ -149,13 +173,13 @@ async fn a_new_secret_holds_beside_the_one_before_for_a_day() {
     let (webhooks, ..) = scene.start(&[]).await;
     let known = webhooks.create(New { secret: Some("first".into()), ..new(URL) }).await.unwrap();
     for text in ["second", "third"] {
-        webhooks.rotate(&known.endpoint.id, Some(text.into())).await.unwrap();
+        webhooks.rotate(&known.id, Some(text.into())).await.unwrap();
     }
-    let secrets = webhooks.show(&known.endpoint.id).await.unwrap().endpoint.secrets;
+    let secrets = webhooks.known(&known.id).await.unwrap().endpoint.secrets;
     let second = Secret { text: "second".into(), until: Some(NOW + ROTATION) };
     assert_eq!(secrets, [Secret { text: "third".into(), until: None }, second], "two at the most");
-    let made = webhooks.rotate(&known.endpoint.id, None).await.unwrap();
-    assert!(made.endpoint.secrets[0].text.starts_with("whsec_"));
+    let made = webhooks.rotate(&known.id, None).await.unwrap();
+    assert!(made.secret.unwrap().text.starts_with("whsec_"));
 }
 
 #[tokio::test]
@@ -166,18 +190,18 @@ async fn what_a_flag_gives_is_there_as_long_as_the_flag_is() {
     scene.world.append(1);
     scene.got(2).await;
     let known = webhooks.list().await.unwrap();
-    assert!(known.iter().all(|known| known.endpoint.from_flag));
-    let id = &known[0].endpoint.id;
-    assert!(matches!(webhooks.remove(id).await, Err(Trouble::Given)));
-    assert!(matches!(webhooks.rotate(id, None).await, Err(Trouble::Given)));
+    assert!(known.iter().all(|known| known.from_flag));
+    let id = &known[0].id;
+    assert!(matches!(webhooks.remove(id).await, Err(Trouble::Given("--webhook"))));
+    assert!(matches!(webhooks.rotate(id, None).await, Err(Trouble::Given("--webhook-secret"))));
     webhooks.create(new(URL)).await.unwrap();
     stop.cancel();
     ends.await.unwrap();
     scene.world.append(1);
     scene.clock.advance(Duration::from_secs(60));
     let (webhooks, ..) = scene.start(&urls[..1]).await;
-    assert!(webhooks.list().await.unwrap().iter().all(|known| known.endpoint.created_at == NOW));
+    assert!(webhooks.list().await.unwrap().iter().all(|known| known.created_at == NOW));
     assert_eq!(scene.got(4).await, ["event 0", "event 0", "event 1", "event 1"], "from where each was");
-    let urls: Vec<_> = webhooks.list().await.unwrap().into_iter().map(|known| known.endpoint.url).collect();
+    let urls: Vec<_> = webhooks.list().await.unwrap().into_iter().map(|known| known.url).collect();
     assert!(urls.len() == 2 && !urls.contains(&"http://127.0.0.1:9/b".to_owned()), "{urls:?}");
 }

@@ -10,7 +10,7 @@ use crate::store::{Delivery, Endpoint, Known, Progress, Put, Standing, StoreErro
 /// There are few of them, and no id is empty.
 const LIST: &str = "SELECT id, record, standing FROM endpoints WHERE id > '' ORDER BY id";
 
-const DEAD_LETTERS: &str = "SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND dead = 1";
+const COUNT_DELIVERIES: &str = "SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND dead = ?2";
 
 const COUNT: &str = "SELECT count(*) FROM endpoints WHERE id > ''";
 
@@ -54,7 +54,7 @@ const DEVICES: &str = "WITH RECURSIVE step (device) AS (
 #[cfg(test)]
 pub(super) const STATEMENTS: [&str; 14] = [
     LIST,
-    DEAD_LETTERS,
+    COUNT_DELIVERIES,
     COUNT,
     CHANGE,
     MAKE,
@@ -77,9 +77,11 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<Known>, StoreError> {
     let mut known = vec![];
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        let dead_letters = snapshot.prepare_cached(DEAD_LETTERS)?.query_row([&id], |row| row.get(0))?;
+        let mut count = snapshot.prepare_cached(COUNT_DELIVERIES)?;
+        let mut count = |dead| count.query_row(params![id, dead], |row| row.get(0));
+        let (kept, dead_letters) = (count(false)?, count(true)?);
         match read(id, row) {
-            Ok((endpoint, standing)) => known.push(Known { endpoint, standing, dead_letters }),
+            Ok((endpoint, standing)) => known.push(Known { endpoint, standing, kept, dead_letters }),
             // One that cannot be read is left as it is, and spoils nothing else.
             Err(error) => tracing::warn!(%error, "a webhook endpoint is passed over"),
         }

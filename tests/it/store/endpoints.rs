@@ -61,7 +61,7 @@ pub(super) async fn an_endpoint_is_kept_as_it_was_put(engine: impl Engine) {
     assert_eq!(store.endpoints().await.unwrap(), []);
     put(&store, "b").await;
     put(&store, "a").await;
-    let known = |id| Known { endpoint: endpoint(id), standing: standing(0), dead_letters: 0 };
+    let known = |id| Known { endpoint: endpoint(id), standing: standing(0), kept: 0, dead_letters: 0 };
     assert_eq!(store.endpoints().await.unwrap(), [known("a"), known("b")]);
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn who_changes_an_endpoint_does_not_move_its_cursor(engine: imp
     store.progress(Progress { standing: stands.clone(), ..keeps("a", vec![], &[]) }).await.unwrap();
     let renewed = Endpoint { url: "https://other.example/".into(), ..endpoint("a") };
     store.put_endpoint(renewed.clone(), standing(0), 9).await.unwrap();
-    let known = Known { endpoint: renewed, standing: stands, dead_letters: 0 };
+    let known = Known { endpoint: renewed, standing: stands, kept: 0, dead_letters: 0 };
     assert_eq!(store.endpoints().await.unwrap(), [known]);
 }
 
@@ -107,8 +107,9 @@ pub(super) async fn deliveries_are_kept_until_they_end(engine: impl Engine) {
     assert_eq!(store.deliveries("a", false, 0, 99).await.unwrap(), [later]);
     assert_eq!(store.deliveries("a", true, 0, 99).await.unwrap(), [dead]);
     assert_eq!(sequences(&store, "b", false).await, [3]);
-    let dead: Vec<_> = store.endpoints().await.unwrap().iter().map(|known| known.dead_letters).collect();
-    assert_eq!(dead, [1, 0]);
+    let counts: Vec<_> =
+        store.endpoints().await.unwrap().iter().map(|known| (known.kept, known.dead_letters)).collect();
+    assert_eq!(counts, [(1, 1), (1, 0)]);
 }
 
 pub(super) async fn a_dropped_endpoint_leaves_nothing(engine: impl Engine) {

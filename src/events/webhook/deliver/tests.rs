@@ -49,12 +49,12 @@ impl Endpoints for Cabinet {
 /// A receiver that says what it is told to say, and then that all is well.
 #[derive(Default)]
 pub(in crate::events::webhook) struct Receiver {
-    says: Mutex<VecDeque<Result<Answer, Failure>>>,
+    pub(in crate::events::webhook) says: Mutex<VecDeque<Result<Answer, Failure>>>,
     /// The ids of all attempts.
     pub(in crate::events::webhook) got: watch::Sender<Vec<String>>,
 }
 
-fn says(status: StatusCode) -> Answer {
+pub(in crate::events::webhook) fn says(status: StatusCode) -> Answer {
     Answer { status, retry_after: None }
 }
 
@@ -113,6 +113,7 @@ impl Scene {
                 store: self.cabinet.clone(),
                 events: self.world.events.clone(),
                 post: self.receiver.clone(),
+                metrics: Arc::new(Metrics::new()),
             },
             standing: self.standing.clone(),
             stop: self.stop.clone(),

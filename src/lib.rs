@@ -309,7 +309,8 @@ impl App {
         });
 
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let parts = http::Parts { avatars, events: events.clone(), webhooks: webhooks.clone(), metrics: metrics.clone() };
+        let parts =
+            http::Parts { avatars, events: events.clone(), webhooks: webhooks.clone(), metrics: metrics.clone() };
         let edge = Edge::new(&config.http, address, parts.clone());
         let mut servers = vec![tokio::spawn(edge.serve(listener, stop.clone().cancelled_owned()))];
         if let Some(listener) = metrics_listener {

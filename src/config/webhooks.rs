@@ -56,10 +56,12 @@ fn pair(urls: Vec<String>, secrets: Vec<String>) -> Result<Vec<Given>, String> {
         (0, 1..) => Err("has no effect without --webhook".to_owned()),
         (_, 0) => Ok(urls.into_iter().map(|url| given((url, None))).collect()),
         (_, 1) => Ok(urls.into_iter().map(|url| given((url, secrets.first().cloned()))).collect()),
-        (addresses, count) if addresses == count => Ok(urls.into_iter().zip(secrets.into_iter().map(Some)).map(given).collect()),
-        (addresses, count) => {
-            Err(format!("there are {count} secrets for {addresses} addresses; give one for all of them, or one for each"))
+        (addresses, count) if addresses == count => {
+            Ok(urls.into_iter().zip(secrets.into_iter().map(Some)).map(given).collect())
         }
+        (addresses, count) => Err(format!(
+            "there are {count} secrets for {addresses} addresses; give one for all of them, or one for each"
+        )),
     }
 }
 

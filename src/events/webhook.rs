@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use self::deliver::{Deliver, Shared, judge};
 use self::desk::Ending;
 use super::{Events, PACE, Start};
-use crate::change::Kind;
 use crate::clock::{Clock, Timestamp};
 use crate::cursor::Cursor;
 use crate::jid::Jid;
 use crate::metrics::Metrics;
 use crate::outbound::{BadUrl, Reach, parse_url};
-use crate::store::{Disabled, Endpoint, Endpoints, Known, Progress, Put, Secret, Standing, StoreError};
+use crate::store::{Endpoint, Endpoints, Known, Secret, Standing, StoreError};
 
+mod change;
 mod deliver;
 mod desk;
 mod schedule;
@@ -61,8 +61,8 @@ pub struct Config {
 pub struct Given {
     /// Its address.
     pub url: String,
-    /// What deliveries are signed with.
-    pub secret: Secret,
+    /// What deliveries are signed with; `None`: they are not signed.
+    pub secret: Option<String>,
 }
 
 /// What webhooks are made of.
@@ -90,8 +90,8 @@ pub enum Trouble {
     #[error("there is no such webhook")]
     Unknown,
     /// There are as many as there may be.
-    #[error("there are as many webhooks as there may be")]
-    TooMany,
+    #[error("there are {0} webhooks, and no more may be")]
+    TooMany(u64),
     /// It was given by this flag, and only that can change it.
     #[error("this webhook was given by {0} when the program was started: change it there")]
     Given(&'static str),
@@ -102,7 +102,7 @@ pub enum Trouble {
     #[error("secret: {0}")]
     Secret(#[from] BadSecret),
     /// Not an event.
-    #[error("events: there are avatar.set, avatar.changed and avatar.removed")]
+    #[error("events: there are avatar.set, avatar.changed, avatar.removed and avatar.gap, which everybody gets")]
     Event,
     /// A place that is not in the log.
     #[error("after: is no place in this log")]
@@ -123,8 +123,21 @@ pub struct New {
     pub events: Vec<String>,
     /// Whose; everybody's when empty.
     pub jids: Vec<Jid>,
-    /// Whether it begins with the oldest event that is kept, and not with what comes from now on.
-    pub from_earliest: bool,
+    /// Where in the log it begins.
+    pub from: Start,
+}
+
+/// What is to be otherwise about an endpoint; `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Whether it is sent events, from where it was.
+    pub enabled: Option<bool>,
+    /// What deliveries are signed with from now on; `Some(None)`: one is made. The one before holds for a while.
+    pub secret: Option<Option<String>>,
+    /// Which events, by name; all when empty.
+    pub events: Option<Vec<String>>,
+    /// Whose; everybody's when empty.
+    pub jids: Option<Vec<Jid>>,
 }
 
 /// What is to be sent once more.
@@ -132,6 +145,8 @@ pub struct New {
 pub enum Replay {
     /// Everything behind this place.
     After(Cursor),
+    /// Everything that is kept.
+    Earliest,
     /// What was given up.
     DeadLetters,
 }
@@ -199,18 +214,17 @@ impl Webhooks {
                 store.drop_endpoint(&endpoint.id).await?;
             }
         }
+        let now = self.0.shared.clock.now();
         for Given { url, secret } in given {
+            if secret.is_none() {
+                tracing::warn!(endpoint = id_of(url), "deliveries are not signed: there is no --webhook-secret");
+            }
             let id = id_of(url);
-            let before = known.iter().find(|known| known.endpoint.id == id);
-            let endpoint = Endpoint {
-                id,
-                url: url.clone(),
-                secrets: vec![secret.clone()],
-                events: vec![],
-                jids: vec![],
-                from_flag: true,
-                created_at: before.map_or(self.0.shared.clock.now(), |known| known.endpoint.created_at),
-            };
+            let before = known.iter().map(|known| &known.endpoint).find(|endpoint| endpoint.id == id);
+            let mut secrets = before.map_or(vec![], |before| before.secrets.clone());
+            replace(&mut secrets, secret.clone(), now);
+            let (url, created_at) = (url.clone(), before.map_or(now, |before| before.created_at));
+            let endpoint = Endpoint { id, url, secrets, events: vec![], jids: vec![], from_flag: true, created_at };
             store.put_endpoint(endpoint, Standing::at(self.0.shared.events.place(Start::Now).await?), u64::MAX).await?;
         }
         let mut tasks = self.0.tasks.lock().await;
@@ -295,143 +309,15 @@ impl Webhooks {
         let (ending, result) = judge(&post.post(&url, headers, event.json, reach).await);
         Ok(Tested { delivered: ending == Ending::Delivered, result, took: began.elapsed() })
     }
+}
 
-    /// Makes an endpoint, and tells its secret.
-    ///
-    /// # Errors
-    /// When it may not be, or the store fails; nothing has changed then.
-    pub async fn create(&self, new: New) -> Result<View, Trouble> {
-        let New { url, secret, events, jids, from_earliest } = new;
-        parse_url(&url, self.reach(false))?;
-        let is_event = |name: &String| Kind::ALL.iter().any(|kind| name.strip_prefix("avatar.") == Some(kind.as_str()));
-        if !events.iter().all(is_event) {
-            return Err(Trouble::Event);
-        }
-        let secrets = vec![Secret { text: chosen(secret)?, until: None }];
-        let created_at = self.0.shared.clock.now();
-        let endpoint =
-            Endpoint { id: hex::encode(random::<8>()), url, secrets, events, jids, from_flag: false, created_at };
-        let place = self.0.shared.events.place(if from_earliest { Start::Earliest } else { Start::Now }).await?;
-        let standing = Standing::at(place);
-        let limit = self.0.config.limit.saturating_add(self.0.config.given.len() as u64);
-        let mut tasks = self.0.tasks.lock().await;
-        if self.0.shared.store.put_endpoint(endpoint.clone(), standing.clone(), limit).await? == Put::TooMany {
-            return Err(Trouble::TooMany);
-        }
-        self.start(&mut tasks, endpoint.clone(), standing.clone());
-        drop(tasks);
-        let secret = endpoint.secrets.first().cloned();
-        let view = self.view(Known { endpoint, standing, kept: 0, dead_letters: 0 }).await?;
-        Ok(View { secret, ..view })
-    }
-
-    /// Has an endpoint sent events again, from where it was, or none any more.
-    ///
-    /// # Errors
-    /// When there is none, or the store fails.
-    pub async fn enable(&self, id: &str, enabled: bool) -> Result<View, Trouble> {
-        let now = self.0.shared.clock.now();
-        let altered = self.alter(id, async |known| {
-            if enabled {
-                (known.standing.disabled, known.standing.failing_since) = (None, None);
-            } else {
-                known.standing.disabled.get_or_insert_with(|| Disabled { why: "asked".to_owned(), since: now });
-            }
-            Ok(())
-        });
-        self.view(altered.await?).await
-    }
-
-    /// Gives an endpoint a new secret, or makes one, and tells it. The one before holds for a while.
-    ///
-    /// # Errors
-    /// When it is no secret, there is no such endpoint, a flag gives it, or the store fails.
-    pub async fn rotate(&self, id: &str, secret: Option<String>) -> Result<View, Trouble> {
-        let new = Secret { text: chosen(secret)?, until: None };
-        let (secret, until) = (new.clone(), Some(self.0.shared.clock.now() + ROTATION));
-        let altered = self.alter(id, async |known| {
-            if known.endpoint.from_flag {
-                return Err(Trouble::Given("--webhook-secret"));
-            }
-            known.endpoint.secrets.truncate(1);
-            known.endpoint.secrets.iter_mut().for_each(|before| before.until = until);
-            known.endpoint.secrets.insert(0, new);
-            Ok(())
-        });
-        let view = self.view(altered.await?).await?;
-        Ok(View { secret: Some(secret), ..view })
-    }
-
-    /// Sends an endpoint something once more.
-    ///
-    /// # Errors
-    /// When the place is in no log of ours, there is no such endpoint, or the store fails.
-    pub async fn replay(&self, id: &str, replay: Replay) -> Result<View, Trouble> {
-        let last = self.0.shared.events.place(Start::Now).await?;
-        let altered = self.alter(id, async |known| {
-            let after = match replay {
-                Replay::DeadLetters => 0,
-                Replay::After(cursor) if cursor.epoch != last.epoch || cursor.sequence > last.sequence => {
-                    return Err(Trouble::Cursor);
-                }
-                Replay::After(cursor) => {
-                    known.standing.cursor = cursor;
-                    cursor.sequence
-                }
-            };
-            let revived = self.0.shared.store.revive(id, after, self.0.shared.clock.now()).await?;
-            known.dead_letters = known.dead_letters.saturating_sub(revived);
-            known.kept += revived;
-            Ok(())
-        });
-        self.view(altered.await?).await
-    }
-
-    /// Stops an endpoint's task, has it altered, writes it down, and starts the task again, whatever became of that.
-    async fn alter(
-        &self,
-        id: &str,
-        alter: impl AsyncFnOnce(&mut Known) -> Result<(), Trouble>,
-    ) -> Result<Known, Trouble> {
-        let store = &self.0.shared.store;
-        let mut tasks = self.0.tasks.lock().await;
-        let mut before = self.known(id).await?;
-        if let Some(task) = tasks.remove(id) {
-            task.stop().await;
-        }
-        // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
-        if let Ok(after) = self.known(id).await {
-            before = after;
-        }
-        let mut known = before.clone();
-        let altered = async {
-            alter(&mut known).await?;
-            let (endpoint, standing) = (known.endpoint.clone(), known.standing.clone());
-            store.put_endpoint(endpoint, standing.clone(), u64::MAX).await?;
-            store.progress(Progress { endpoint: id.to_owned(), standing, kept: vec![], ended: vec![] }).await?;
-            Ok(())
-        };
-        let altered = altered.await;
-        let now = if altered.is_ok() { known } else { before };
-        self.start(&mut tasks, now.endpoint.clone(), now.standing.clone());
-        altered.map(|()| now)
-    }
-
-    /// Drops an endpoint and all that was still to be delivered to it.
-    ///
-    /// # Errors
-    /// When there is none, a flag gives it, or the store fails.
-    pub async fn remove(&self, id: &str) -> Result<(), Trouble> {
-        let mut tasks = self.0.tasks.lock().await;
-        let known = self.known(id).await?;
-        if known.endpoint.from_flag {
-            return Err(Trouble::Given("--webhook"));
-        }
-        self.0.shared.store.drop_endpoint(id).await?;
-        if let Some(task) = tasks.remove(id) {
-            task.stop().await;
-        }
-        Ok(())
+/// Has `new` sign from now on; the one before holds beside it for a while. Without a new one nothing is signed.
+fn replace(secrets: &mut Vec<Secret>, new: Option<String>, now: Timestamp) {
+    let Some(new) = new else { return secrets.clear() };
+    if secrets.first().is_none_or(|newest| newest.text != new) {
+        secrets.truncate(1);
+        secrets.iter_mut().for_each(|before| before.until = Some(now + ROTATION));
+        secrets.insert(0, Secret { text: new, until: None });
     }
 }
 
@@ -444,10 +330,4 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
     bytes
-}
-
-/// The secret that somebody chose, or a new one.
-fn chosen(secret: Option<String>) -> Result<String, BadSecret> {
-    let Some(secret) = secret else { return Ok(sign::make(random())) };
-    check(&secret).map(|()| secret)
 }

@@ -105,7 +105,18 @@ mod tests {
         for path in ["/user/avatar", "/User/Avatar", "/user/avatar/"] {
             assert_eq!(Route::of(path), Some(Route::UserAvatar), "{path}");
         }
-        for path in ["/user/avatar//", "/user/avatars", "/user%2Favatar", "/avatars/", "/avatars/a/b", "/", "", "*", "/webhooks/a/b", "/webhooks//test"] {
+        for path in [
+            "/user/avatar//",
+            "/user/avatars",
+            "/user%2Favatar",
+            "/avatars/",
+            "/avatars/a/b",
+            "/",
+            "",
+            "*",
+            "/webhooks/a/b",
+            "/webhooks//test",
+        ] {
             assert_eq!(Route::of(path), None, "{path}");
         }
         assert_eq!(Route::of("/avatars/1@g.us"), Some(Route::Avatar("1@g.us")));

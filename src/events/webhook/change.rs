@@ -1,0 +1,195 @@
+//! What may be done to endpoints: made, changed, sent something once more, dropped.
+//!
+//! The rules kept here:
+//! * **Whoever changes an endpoint stops its task first**, so that what is written down is never older than what was done.
+//! * **What was begun is done**, also if whoever wished for it has gone by then: an endpoint never stays without its task.
+
+use super::{Change, New, Replay, Trouble, View, Webhooks, random, replace, sign};
+use crate::change::Kind;
+use crate::clock::Timestamp;
+use crate::events::Start;
+use crate::outbound::parse_url;
+use crate::store::{Disabled, Endpoint, Known, Progress, Put, Secret, Standing};
+
+/// What is to become of an endpoint.
+enum Alteration {
+    Change(Change),
+    Replay(Replay),
+}
+
+impl Webhooks {
+    /// Makes an endpoint, and tells its secret.
+    ///
+    /// # Errors
+    /// When it may not be, or the store fails; nothing has changed then.
+    pub async fn create(&self, new: New) -> Result<View, Trouble> {
+        let New { url, secret, events, jids, from } = new;
+        parse_url(&url, self.reach(false))?;
+        check_events(&events)?;
+        let secret = Secret { text: chosen(secret)?, until: None };
+        let (id, secrets) = (hex::encode(random::<8>()), vec![secret.clone()]);
+        let created_at = self.0.shared.clock.now();
+        let endpoint = Endpoint { id, url, secrets, events, jids, from_flag: false, created_at };
+        let standing = Standing::at(self.0.shared.events.place(from).await?);
+        let webhooks = self.clone();
+        let view = to_its_end(async move { webhooks.add(endpoint, standing).await }).await?;
+        Ok(View { secret: Some(secret), ..view })
+    }
+
+    async fn add(self, endpoint: Endpoint, standing: Standing) -> Result<View, Trouble> {
+        let limit = self.0.config.limit.saturating_add(self.0.config.given.len() as u64);
+        let mut tasks = self.0.tasks.lock().await;
+        if self.0.shared.store.put_endpoint(endpoint.clone(), standing.clone(), limit).await? == Put::TooMany {
+            return Err(Trouble::TooMany(self.0.config.limit));
+        }
+        self.start(&mut tasks, endpoint.clone(), standing.clone());
+        drop(tasks);
+        self.view(Known { endpoint, standing, kept: 0, dead_letters: 0 }).await
+    }
+
+    /// Changes an endpoint. Tells its secret if that is another.
+    ///
+    /// # Errors
+    /// When it may not be like that, there is no such endpoint, a flag gives it, or the store fails.
+    pub async fn change(&self, id: &str, mut change: Change) -> Result<View, Trouble> {
+        let secret = change.secret.take().map(chosen).transpose()?;
+        check_events(change.events.as_deref().unwrap_or_default())?;
+        change.secret = secret.clone().map(Some);
+        let view = self.alter(id, Alteration::Change(change)).await?;
+        Ok(View { secret: secret.map(|text| Secret { text, until: None }), ..view })
+    }
+
+    /// Sends an endpoint something once more.
+    ///
+    /// # Errors
+    /// When the place is in no log of ours, there is no such endpoint, or the store fails.
+    pub async fn replay(&self, id: &str, replay: Replay) -> Result<View, Trouble> {
+        self.alter(id, Alteration::Replay(replay)).await
+    }
+
+    async fn alter(&self, id: &str, alteration: Alteration) -> Result<View, Trouble> {
+        let (webhooks, id) = (self.clone(), id.to_owned());
+        to_its_end(async move {
+            let known = webhooks.alter_now(&id, alteration).await?;
+            webhooks.view(known).await
+        })
+        .await
+    }
+
+    /// Stops an endpoint's task, alters the endpoint, writes it down, and starts the task again, whatever became of that.
+    async fn alter_now(&self, id: &str, alteration: Alteration) -> Result<Known, Trouble> {
+        let mut tasks = self.0.tasks.lock().await;
+        let mut before = self.known(id).await?;
+        if let Some(task) = tasks.remove(id) {
+            task.stop().await;
+        }
+        // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
+        if let Ok(after) = self.known(id).await {
+            before = after;
+        }
+        let altered = self.altered(before.clone(), alteration).await;
+        let now = altered.as_ref().map_or(before, Known::clone);
+        self.start(&mut tasks, now.endpoint, now.standing);
+        altered
+    }
+
+    /// The endpoint as it is to be, written down.
+    async fn altered(&self, mut known: Known, alteration: Alteration) -> Result<Known, Trouble> {
+        let store = &self.0.shared.store;
+        match alteration {
+            Alteration::Change(change) => apply(change, &mut known, self.0.shared.clock.now())?,
+            Alteration::Replay(replay) => self.wind_back(&mut known, replay).await?,
+        }
+        let (endpoint, standing) = (known.endpoint.clone(), known.standing.clone());
+        let id = endpoint.id.clone();
+        store.put_endpoint(endpoint, standing.clone(), u64::MAX).await?;
+        store.progress(Progress { endpoint: id, standing, kept: vec![], ended: vec![] }).await?;
+        Ok(known)
+    }
+
+    async fn wind_back(&self, known: &mut Known, replay: Replay) -> Result<(), Trouble> {
+        let (store, events) = (&self.0.shared.store, &self.0.shared.events);
+        let last = events.place(Start::Now).await?;
+        let after = match replay {
+            Replay::DeadLetters => None,
+            Replay::Earliest => Some(events.place(Start::Earliest).await?),
+            Replay::After(cursor) if cursor.epoch != last.epoch || cursor.sequence > last.sequence => {
+                return Err(Trouble::Cursor);
+            }
+            Replay::After(cursor) => Some(cursor),
+        };
+        if let Some(after) = after {
+            known.standing.cursor = after;
+        }
+        let behind = after.map_or(0, |cursor| cursor.sequence);
+        let revived = store.revive(&known.endpoint.id, behind, self.0.shared.clock.now()).await?;
+        known.dead_letters = known.dead_letters.saturating_sub(revived);
+        known.kept += revived;
+        Ok(())
+    }
+
+    /// Drops an endpoint and all that was still to be delivered to it.
+    ///
+    /// # Errors
+    /// When there is none, a flag gives it, or the store fails.
+    pub async fn remove(&self, id: &str) -> Result<(), Trouble> {
+        let (webhooks, id) = (self.clone(), id.to_owned());
+        to_its_end(async move {
+            let mut tasks = webhooks.0.tasks.lock().await;
+            if webhooks.known(&id).await?.endpoint.from_flag {
+                return Err(Trouble::Given("--webhook"));
+            }
+            webhooks.0.shared.store.drop_endpoint(&id).await?;
+            if let Some(task) = tasks.remove(&id) {
+                task.stop().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Does it all, also if nobody waits for it any more.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Trouble>> + Send + 'static,
+) -> Result<T, Trouble> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+    }
+}
+
+fn apply(change: Change, known: &mut Known, now: Timestamp) -> Result<(), Trouble> {
+    let Change { enabled, secret, events, jids } = change;
+    if known.endpoint.from_flag && (secret.is_some() || events.is_some() || jids.is_some()) {
+        return Err(Trouble::Given(if secret.is_some() { "--webhook-secret" } else { "--webhook" }));
+    }
+    match enabled {
+        Some(true) => (known.standing.disabled, known.standing.failing_since) = (None, None),
+        Some(false) => {
+            known.standing.disabled.get_or_insert_with(|| Disabled { why: "asked".to_owned(), since: now });
+        }
+        None => {}
+    }
+    if let Some(secret) = secret {
+        replace(&mut known.endpoint.secrets, secret, now);
+    }
+    known.endpoint.events = events.unwrap_or(std::mem::take(&mut known.endpoint.events));
+    known.endpoint.jids = jids.unwrap_or(std::mem::take(&mut known.endpoint.jids));
+    Ok(())
+}
+
+/// News of a gap come to everybody, and may be named all the same.
+fn check_events(names: &[String]) -> Result<(), Trouble> {
+    let is_event = |name: &String| {
+        let name = name.strip_prefix("avatar.");
+        name == Some("gap") || Kind::ALL.iter().any(|kind| name == Some(kind.as_str()))
+    };
+    if names.iter().all(is_event) { Ok(()) } else { Err(Trouble::Event) }
+}
+
+/// The secret that somebody chose, or a new one.
+fn chosen(secret: Option<String>) -> Result<String, sign::BadSecret> {
+    let Some(secret) = secret else { return Ok(sign::make(random())) };
+    sign::check(&secret).map(|()| secret)
+}

@@ -316,7 +316,9 @@ fn replace(secrets: &mut Vec<Secret>, new: Option<String>, now: Timestamp) {
     let Some(new) = new else { return secrets.clear() };
     if secrets.first().is_none_or(|newest| newest.text != new) {
         secrets.truncate(1);
-        secrets.iter_mut().for_each(|before| before.until = Some(now + ROTATION));
+        for before in secrets.iter_mut() {
+            before.until = Some(now + ROTATION);
+        }
         secrets.insert(0, Secret { text: new, until: None });
     }
 }

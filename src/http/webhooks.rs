@@ -136,7 +136,7 @@ impl From<Trouble> for Problem {
     }
 }
 
-fn jids(texts: Vec<String>) -> Result<Vec<Jid>, Invalid> {
+fn jids(texts: &[String]) -> Result<Vec<Jid>, Invalid> {
     if texts.len() > JIDS_MAX {
         return Err(Invalid::of("jids", "must be 1000 at most."));
     }
@@ -162,7 +162,7 @@ impl Edge {
             Some("earliest") => Start::Earliest,
             Some(_) => return Err(Invalid::of("from", "must be now or earliest.").into()),
         };
-        let (events, jids) = (events.unwrap_or_default(), jids(people.unwrap_or_default())?);
+        let (events, jids) = (events.unwrap_or_default(), jids(&people.unwrap_or_default())?);
         let view = self.webhooks.create(New { url, secret, events, jids, from }).await?;
         let mut reply = shown(&view);
         *reply.status_mut() = StatusCode::CREATED;
@@ -185,7 +185,7 @@ impl Edge {
         check_json(&parts.headers)?;
         let ChangeRequest { enabled, secret, rotate, events, jids: people } = body::json(body).await?;
         let rotate = secret.is_some() || rotate == Some(true);
-        let jids = people.map(jids).transpose()?;
+        let jids = people.as_deref().map(jids).transpose()?;
         if !rotate && enabled.is_none() && events.is_none() && jids.is_none() {
             return Err(Invalid("give enabled, secret, rotate, events or jids.".into()).into());
         }

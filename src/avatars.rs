@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Class, Rules};
 use crate::store::Store;
 
+mod activity;
 mod answer;
 mod endings;
 mod flight;
@@ -41,6 +42,7 @@ mod slot;
 mod subjects;
 mod touches;
 
+pub use activity::Noticed;
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};

@@ -176,6 +176,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let events = events(settings);
     let webhooks = webhooks::read(settings);
     let watch_limit = settings.value("--watch-limit", quantities::count);
+    let hooks = hooks(settings);
     let store = match verb {
         Verb::Serve => settings.value("--store", addresses::store),
         Verb::Demo => Ok(StoreLocation::Temporary),
@@ -204,6 +205,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
             default_device,
             cors_origins,
             watch_limit: u64::from(watch_limit?),
+            hooks: hooks?,
             timeouts: http::Timeouts::default(),
             tls: tls?,
         },
@@ -315,6 +317,20 @@ fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
         unregistered_ttl: unregistered_ttl?,
         confirm_after: confirm_after?,
     })
+}
+
+/// How the gateway's own webhooks are taken.
+fn hooks(settings: &mut Settings) -> Result<Option<http::Hooks>, Noted> {
+    let secret = settings.optional("--gateway-webhook-secret", |secret| match secret {
+        "" => Err("is empty: anybody could sign with it".to_owned()),
+        secret => Ok(secret.to_owned()),
+    });
+    let discover = settings.value("--discover", quantities::switch);
+    let (secret, discover) = (secret?, discover?);
+    if secret.is_none() && discover {
+        return Err(settings.object("--discover", "has no effect without --gateway-webhook-secret"));
+    }
+    Ok(secret.map(|secret| http::Hooks { secret, discover }))
 }
 
 fn events(settings: &mut Settings) -> Result<events::Config, Noted> {

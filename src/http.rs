@@ -28,6 +28,7 @@ mod facts;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod guard;
+mod hooks;
 mod listing;
 mod query;
 mod refusal;
@@ -43,6 +44,7 @@ use connections::{Answering, Visit};
 use cors::Cors;
 use facts::Facts;
 use guard::Guard;
+pub use hooks::Hooks;
 use query::{GATEWAY_NAMES, NATIVE_NAMES, Names, Parameters};
 use reply::{Problem, Reply, Template};
 use routes::Route;
@@ -64,6 +66,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How many subjects may be watched.
     pub watch_limit: u64,
+    /// How the gateway's own webhooks are taken; without it they are not.
+    pub hooks: Option<Hooks>,
     /// How long clients may take.
     pub timeouts: Timeouts,
     /// `https` alone, by this identity; without it `http` alone.
@@ -89,6 +93,7 @@ pub struct Edge {
     cors: Cors,
     default_device: Device,
     watch_limit: u64,
+    hooks: Option<hooks::Desk>,
     timeouts: Timeouts,
     tls: Option<Identity>,
     throttle: Arc<Throttle>,
@@ -177,6 +182,7 @@ impl Edge {
             cors: Cors::new(&config.cors_origins),
             default_device: config.default_device.clone(),
             watch_limit: config.watch_limit,
+            hooks: config.hooks.as_ref().map(hooks::Desk::new),
             tls: config.tls.clone(),
             figures_only: false,
             ..Self::figures_only(config, parts)
@@ -198,6 +204,7 @@ impl Edge {
             cors: Cors::new(&[]),
             default_device: Device::default(),
             watch_limit: 0,
+            hooks: None,
             timeouts: config.timeouts,
             tls: None,
             throttle: Arc::default(),
@@ -317,7 +324,8 @@ impl Edge {
                     | Route::Webhooks
                     | Route::Webhook(_)
                     | Route::WebhookTest(_)
-                    | Route::WebhookReplay(_),
+                    | Route::WebhookReplay(_)
+                    | Route::GatewayHook,
                 ) => return Turn::Work,
                 Some(Route::Metrics) => {
                     self.avatars.measure();
@@ -350,6 +358,7 @@ impl Edge {
             Some(Route::Webhooks) => self.webhooks(parts, body).await,
             Some(Route::Webhook(id)) => self.webhook(id, parts, body).await,
             Some(Route::WebhookTest(id)) => self.test_webhook(id, parts).await,
+            Some(Route::GatewayHook) => self.hook(parts, body).await,
             Some(Route::WebhookReplay(id)) => self.replay_webhook(id, parts, body).await,
             Some(Route::UserAvatar | Route::Metrics | Route::Health | Route::Ready) | None => Err(Problem::Absent),
         }
@@ -357,12 +366,16 @@ impl Edge {
 
     /// Whether an address needs no credentials.
     fn is_open(&self, route: Option<Route<'_>>) -> bool {
-        self.figures_only || matches!(route, Some(Route::Health | Route::Ready))
+        self.figures_only || matches!(route, Some(Route::Health | Route::Ready | Route::GatewayHook))
     }
 
     /// Whether this listener has the route.
     fn has(&self, route: Route<'_>) -> bool {
-        !self.figures_only || matches!(route, Route::Metrics | Route::Health | Route::Ready)
+        match route {
+            Route::Metrics | Route::Health | Route::Ready => true,
+            Route::GatewayHook => self.hooks.is_some(),
+            _ => !self.figures_only,
+        }
     }
 
     /// `GET /user/avatar`, the gateway's own endpoint.

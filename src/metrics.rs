@@ -109,6 +109,8 @@ metrics! {
     http_connections: IntGauge = "http_connections";
     /// Requests with credentials that are not accepted.
     http_credentials_refused: IntCounter = "http_credentials_refused_total";
+    /// What the gateway's own webhooks told of somebody, by what came of it, and those that told nothing.
+    hooks: IntCounterVec = "gateway_hooks_total" ["result"];
     /// Avatar lookups by clients, by how the cache met them.
     lookups: IntCounterVec = "lookups_total" ["met"];
     /// Time to meet an avatar lookup, by how the cache met it.

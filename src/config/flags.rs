@@ -102,7 +102,10 @@ impl Flag {
     /// Whether values of it must never be shown.
     pub(super) fn is_secret(&self) -> bool {
         // The key itself, where its path should be; an address of a webhook whose path is its password.
-        matches!(self.name, "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret")
+        matches!(
+            self.name,
+            "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret" | "--gateway-webhook-secret"
+        )
     }
 
     /// Whether it may be given more than once, which is the same as once with commas in between.
@@ -277,6 +280,23 @@ const FLAGS: &[Flag] = &[
         demo_default: Is("30s"),
         heading: Freshness,
         help: "How old the last look at a warm person may get, if the budget allows. At 1/s and 6h it covers 21600 people",
+    },
+    Flag {
+        name: "--gateway-webhook-secret",
+        form: "SECRET",
+        default: Unset,
+        demo_default: Unset,
+        heading: Freshness,
+        help: "Take the gateway's own webhooks at /hooks/gateway, signed with this secret (its --webhook-secret): whoever writes is \
+               looked at sooner",
+    },
+    Flag {
+        name: "--discover",
+        form: SWITCH,
+        default: Is("false"),
+        demo_default: Is("false"),
+        heading: Freshness,
+        help: "Watch whoever appears in the gateway's webhooks, up to --watch-limit. Needs --gateway-webhook-secret",
     },
     Flag {
         name: "--warm-for",

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf, Bytes};
 use futures_core::Stream;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -60,14 +60,18 @@ const LENGTH_MAX: usize = 64 * 1024;
 /// How long a client may take to send one.
 const TIME_MAX: Duration = Duration::from_secs(15);
 
+/// Reads a request's body, `length_max` bytes at the most.
+pub(super) async fn bytes(body: Incoming, length_max: usize) -> Result<impl Buf, Problem> {
+    match tokio::time::timeout(TIME_MAX, Limited::new(body, length_max).collect()).await {
+        Err(_) => Err(Problem::BodyLate),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLong(length_max)),
+        Ok(Err(_)) => Err(Invalid("the body was cut off.".into()).into()),
+        Ok(Ok(collected)) => Ok(collected.aggregate()),
+    }
+}
+
 /// Reads a request's JSON.
 pub(super) async fn json<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
-    let read = tokio::time::timeout(TIME_MAX, Limited::new(body, LENGTH_MAX).collect()).await;
-    let bytes = match read {
-        Err(_) => return Err(Problem::BodyLate),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Problem::BodyTooLong),
-        Ok(Err(_)) => return Err(Invalid("the body was cut off.".into()).into()),
-        Ok(Ok(collected)) => collected.aggregate(),
-    };
+    let bytes = bytes(body, LENGTH_MAX).await?;
     serde_json::from_reader(bytes.reader()).map_err(|error| Invalid(format!("the body: {error}.").into()).into())
 }

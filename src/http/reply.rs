@@ -106,10 +106,14 @@ pub(super) enum Problem {
     CrossSite,
     /// Its body is not said to be JSON.
     NotJson,
-    /// Its body is too long.
-    BodyTooLong,
+    /// Its body is longer than this (bytes).
+    BodyTooLong(usize),
     /// Its body did not come in time.
     BodyLate,
+    /// More of them are being read than there is room for.
+    Busy,
+    /// It is not signed by the gateway.
+    Forged,
     /// As many are watched as may be.
     TooManyWatches(u64),
     /// There are as many webhooks as there may be.
@@ -145,6 +149,15 @@ pub(super) fn problem(problem: &Problem) -> Reply {
             let message = format!("there are {limit} webhooks, and no more may be (--webhook-limit).");
             return error(StatusCode::CONFLICT, "TOO_MANY_WEBHOOKS", &message);
         }
+        Problem::BodyTooLong(limit) => {
+            let message = format!("the body is longer than {} KiB.", limit / 1024);
+            return error(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", &message);
+        }
+        Problem::Busy => {
+            let mut reply = error(StatusCode::SERVICE_UNAVAILABLE, "BUSY", "too much comes at once; try again.");
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return reply;
+        }
         Problem::GivenByFlag(message) => return error(StatusCode::CONFLICT, "GIVEN_BY_FLAG", message),
         Problem::StoreAway => {
             let mut reply =
@@ -152,12 +165,16 @@ pub(super) fn problem(problem: &Problem) -> Reply {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return reply;
         }
+        Problem::Forged => (
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHORIZED",
+            "X-Hub-Signature-256 is not this body's, by the secret configured here.",
+        ),
         Problem::Absent => (StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address."),
         Problem::CrossSite => (StatusCode::FORBIDDEN, "FORBIDDEN", "pages of other sites may change nothing here."),
         Problem::NotJson => {
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json.")
         }
-        Problem::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "the body is longer than 64 KiB."),
         Problem::BodyLate => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not come in time."),
     };
     error(status, code, message)

@@ -16,6 +16,7 @@ pub(super) enum Route<'a> {
     Webhook(&'a str),
     WebhookTest(&'a str),
     WebhookReplay(&'a str),
+    GatewayHook,
     Metrics,
     Health,
     Ready,
@@ -25,12 +26,13 @@ impl<'a> Route<'a> {
     /// Fixed paths match as the gateway's router does: letter case and a trailing slash do not matter.
     pub(super) fn of(path: &'a str) -> Option<Self> {
         const USER_AVATAR: &str = "/user/avatar";
-        const FIXED: [(&str, Route<'static>); 8] = [
+        const FIXED: [(&str, Route<'static>); 9] = [
             (USER_AVATAR, Route::UserAvatar),
             ("/changes", Route::Changes),
             ("/events", Route::Events),
             ("/watches", Route::Watches),
             ("/webhooks", Route::Webhooks),
+            ("/hooks/gateway", Route::GatewayHook),
             ("/metrics", Route::Metrics),
             ("/health", Route::Health),
             ("/ready", Route::Ready),
@@ -70,7 +72,7 @@ impl<'a> Route<'a> {
             Route::Watch(_) => &[Method::PUT, Method::DELETE],
             Route::Webhooks => &[Method::GET, Method::HEAD, Method::POST],
             Route::Webhook(_) => &[Method::GET, Method::HEAD, Method::PATCH, Method::DELETE],
-            Route::WebhookTest(_) | Route::WebhookReplay(_) => &[Method::POST],
+            Route::WebhookTest(_) | Route::WebhookReplay(_) | Route::GatewayHook => &[Method::POST],
             _ => &[Method::GET, Method::HEAD],
         }
     }
@@ -89,6 +91,7 @@ impl<'a> Route<'a> {
             Route::Webhook(_) => "/webhooks/{id}",
             Route::WebhookTest(_) => "/webhooks/{id}/test",
             Route::WebhookReplay(_) => "/webhooks/{id}/replay",
+            Route::GatewayHook => "/hooks/gateway",
             Route::Metrics => "/metrics",
             Route::Health => "/health",
             Route::Ready => "/ready",

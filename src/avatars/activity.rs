@@ -1,0 +1,72 @@
+//! Somebody was active: a picture is likelier to have changed.
+
+use super::Avatars;
+use crate::jid::{Key, Subject, Variant};
+use crate::store::{StoreError, Watch, Watched};
+
+/// What came of the news that somebody was active.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Noticed {
+    /// They are looked at sooner.
+    Sooner,
+    /// They were looked at lately.
+    Recent,
+    /// Nobody cares for them: not asked for lately, not watched.
+    Unknown,
+    /// They are watched from now on.
+    Discovered,
+    /// They would be, but as many are watched as may be.
+    TooMany,
+}
+
+impl Noticed {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sooner => "sooner",
+            Self::Recent => "recent",
+            Self::Unknown => "unknown",
+            Self::Discovered => "discovered",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
+impl Avatars {
+    /// Has somebody looked at sooner who was active, if anybody cares and the last look is older than the recheck interval: however
+    /// often they are active, that is once per interval.
+    ///
+    /// # Errors
+    /// When the store fails: then nothing has changed.
+    pub async fn notice(&self, subject: &Subject) -> Result<Noticed, StoreError> {
+        let inner = &self.0;
+        let now = inner.clock.now();
+        for variant in [Variant::default(), Variant { preview: true, ..Variant::default() }] {
+            let key = Key { subject: subject.clone(), variant };
+            let held = inner.store.find(&key).await?;
+            let warm = held.requested_at.is_some_and(|asked| now.since(asked) < inner.config.warm_for);
+            let Some(entry) = held.entry.filter(|_| warm || held.watch.is_some()) else { continue };
+            if now.since(entry.checked_at) < inner.config.rules.recheck_interval {
+                return Ok(Noticed::Recent);
+            }
+            if entry.due_at > now {
+                inner.store.reschedule(vec![(key, Some(now))]).await?;
+            }
+            return Ok(Noticed::Sooner);
+        }
+        Ok(Noticed::Unknown)
+    }
+
+    /// Watches somebody who appeared, at the recheck interval.
+    ///
+    /// # Errors
+    /// When the store fails: then nothing has changed.
+    pub async fn discover(&self, subject: Subject, limit: u64) -> Result<Noticed, StoreError> {
+        let watch = Watch { subject, interval: self.0.config.rules.recheck_interval };
+        Ok(match self.watch(watch, limit).await? {
+            Watched::Done => Noticed::Discovered,
+            Watched::TooMany => Noticed::TooMany,
+        })
+    }
+}

@@ -12,6 +12,7 @@ mod flights;
 mod freshness;
 mod full_disk;
 mod gateway;
+mod hooks;
 mod hostile;
 mod house;
 mod https;

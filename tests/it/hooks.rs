@@ -172,7 +172,8 @@ async fn what_is_not_the_gateways_harms_nothing() {
 #[tokio::test]
 async fn the_gateway_needs_no_credentials_but_its_signature() {
     let (world, ada) = world().await;
-    let app = world.flag("--auth=ada:s3cret").flag("--discover").start().await;
+    let world = world.flag("--auth=ada:s3cret").flag("--discover");
+    let app = world.start().await;
     assert_eq!(post(&app, &signature("another"), &wrote("", ADA)).await.status, 401);
     assert_eq!(app.get("/watches").await.status, 401);
     tell(&app, &wrote("", ADA)).await;

@@ -40,6 +40,7 @@ mod tls;
 mod watchdog;
 mod webhooks;
 
+use body::Upload;
 use connections::{Answering, Visit};
 use cors::Cors;
 use facts::Facts;
@@ -226,10 +227,11 @@ impl Edge {
             }
             Turn::Lookup(lookup) => lookup,
             Turn::Work => {
-                let (edge, under_way) = (self.clone(), visit.watchdog.begin());
+                let (edge, watchdog, under_way) = (self.clone(), visit.watchdog.clone(), visit.watchdog.begin());
                 return Answering::Later(Box::pin(async move {
                     let (parts, body) = request.into_parts();
                     let facts = Facts::read(&parts.headers);
+                    let body = Upload::new(body, watchdog);
                     let mut reply = edge
                         .work(&parts, &facts, body, under_way)
                         .await
@@ -344,7 +346,7 @@ impl Edge {
         &self,
         parts: &request::Parts,
         facts: &Facts<'_>,
-        body: Incoming,
+        body: Upload,
         under_way: UnderWay,
     ) -> Result<Reply, Problem> {
         let query = parts.uri.query().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::query::Invalid;
 use super::reply::Problem;
+use super::watchdog::Watchdog;
 
 /// The body of a reply.
 pub(super) enum Body {
@@ -60,18 +62,40 @@ const LENGTH_MAX: usize = 64 * 1024;
 /// How long a client may take to send one.
 const TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Reads a request's body, `length_max` bytes at the most.
-pub(super) async fn bytes(body: Incoming, length_max: usize) -> Result<impl Buf, Problem> {
-    match tokio::time::timeout(TIME_MAX, Limited::new(body, length_max).collect()).await {
-        Err(_) => Err(Problem::BodyLate),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLong(length_max)),
-        Ok(Err(_)) => Err(Invalid("the body was cut off.".into()).into()),
-        Ok(Ok(collected)) => Ok(collected.aggregate()),
+/// The body of a request, as far as the client sends it.
+pub(super) struct Upload {
+    body: Incoming,
+    watchdog: Arc<Watchdog>,
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming, watchdog: Arc<Watchdog>) -> Self {
+        Self { body, watchdog }
+    }
+
+    /// Reads it, `length_max` bytes at the most.
+    pub(super) async fn bytes(self, length_max: usize) -> Result<impl Buf, Problem> {
+        let read = tokio::select! {
+            biased;
+            read = Limited::new(self.body, length_max).collect() => read,
+            // Behind the end of what a client sends there is no rest of a body, and hyper is not told of that end.
+            () = self.watchdog.half_closed() => return Err(cut_off()),
+            () = tokio::time::sleep(TIME_MAX) => return Err(Problem::BodyLate),
+        };
+        match read {
+            Ok(collected) => Ok(collected.aggregate()),
+            Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLong(length_max)),
+            Err(_) => Err(cut_off()),
+        }
+    }
+
+    /// Reads it as JSON.
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        let bytes = self.bytes(LENGTH_MAX).await?;
+        serde_json::from_reader(bytes.reader()).map_err(|error| Invalid(format!("the body: {error}.").into()).into())
     }
 }
 
-/// Reads a request's JSON.
-pub(super) async fn json<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
-    let bytes = bytes(body, LENGTH_MAX).await?;
-    serde_json::from_reader(bytes.reader()).map_err(|error| Invalid(format!("the body: {error}.").into()).into())
+fn cut_off() -> Problem {
+    Invalid("the body was cut off.".into()).into()
 }

@@ -9,11 +9,10 @@ use http::header::{CONTENT_TYPE, HOST, HeaderName};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Method};
-use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::Edge;
-use super::body;
+use super::body::Upload;
 use super::facts::Facts;
 use super::listing::{Wanted, WatchView, jid_in_path};
 use super::query::Invalid;
@@ -66,7 +65,7 @@ impl Edge {
         jid: &str,
         parts: &Parts,
         facts: &Facts<'_>,
-        body: Incoming,
+        body: Upload,
     ) -> Result<Reply, Problem> {
         check_origin(parts)?;
         let wanted = Wanted::read(parts.uri.query().unwrap_or_default())?;
@@ -76,7 +75,7 @@ impl Edge {
             return Ok(reply::no_content());
         }
         check_json(&parts.headers)?;
-        let WatchRequest { interval } = body::json(body).await?;
+        let WatchRequest { interval } = body.json().await?;
         let invalid = |what: &str| Invalid::of("interval", what);
         let interval = duration::parse(&interval).map_err(|wrong| invalid(&format!("{wrong}.")))?;
         if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&interval) {

@@ -8,12 +8,11 @@ use bytes::Buf as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::{StatusCode, request};
-use hyper::body::Incoming;
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
 use super::Edge;
-use super::body;
+use super::body::Upload;
 use super::query::Invalid;
 use super::reply::{self, Problem, Reply};
 use crate::activity::{self, Activity};
@@ -73,7 +72,7 @@ fn signature(parts: &request::Parts) -> Option<[u8; 32]> {
 
 impl Edge {
     /// `POST /hooks/gateway`.
-    pub(super) async fn hook(&self, parts: &request::Parts, body: Incoming) -> Result<Reply, Problem> {
+    pub(super) async fn hook(&self, parts: &request::Parts, body: Upload) -> Result<Reply, Problem> {
         let desk = self.hooks.as_ref().ok_or(Problem::Absent)?;
         let count = |result: &str| self.metrics.hooks.with_label_values(&[result]).inc();
         let forged = || {
@@ -88,7 +87,7 @@ impl Edge {
         }
         let room = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
         let _room = desk.room.try_acquire_many(room).map_err(|_| Problem::Busy)?;
-        let mut body = body::bytes(body, LENGTH_MAX).await?;
+        let mut body = body.bytes(LENGTH_MAX).await?;
         let body = body.copy_to_bytes(body.remaining());
         if !desk.has_signed(&signature, &body) {
             return Err(forged());

@@ -3,11 +3,10 @@
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::Edge;
-use super::body;
+use super::body::Upload;
 use super::command::{check_json, check_origin};
 use super::listing;
 use super::query::Invalid;
@@ -149,14 +148,14 @@ fn shown(view: &View) -> Reply {
 
 impl Edge {
     /// `GET|POST /webhooks`.
-    pub(super) async fn webhooks(&self, parts: &Parts, body: Incoming) -> Result<Reply, Problem> {
+    pub(super) async fn webhooks(&self, parts: &Parts, body: Upload) -> Result<Reply, Problem> {
         if parts.method != Method::POST {
             let views = self.webhooks.list().await?;
             return Ok(reply::json(&Listed { webhooks: views.iter().map(Shown::from).collect(), next: None }));
         }
         check_origin(parts)?;
         check_json(&parts.headers)?;
-        let CreateRequest { url, secret, events, jids: people, from } = body::json(body).await?;
+        let CreateRequest { url, secret, events, jids: people, from } = body.json().await?;
         let from = match from.as_deref() {
             None | Some("now") => Start::Now,
             Some("earliest") => Start::Earliest,
@@ -173,7 +172,7 @@ impl Edge {
     }
 
     /// `GET|PATCH|DELETE /webhooks/{id}`.
-    pub(super) async fn webhook(&self, id: &str, parts: &Parts, body: Incoming) -> Result<Reply, Problem> {
+    pub(super) async fn webhook(&self, id: &str, parts: &Parts, body: Upload) -> Result<Reply, Problem> {
         if parts.method == Method::GET || parts.method == Method::HEAD {
             return Ok(shown(&self.webhooks.show(id).await?));
         }
@@ -183,7 +182,7 @@ impl Edge {
             return Ok(reply::no_content());
         }
         check_json(&parts.headers)?;
-        let ChangeRequest { enabled, secret, rotate, events, jids: people } = body::json(body).await?;
+        let ChangeRequest { enabled, secret, rotate, events, jids: people } = body.json().await?;
         let rotate = secret.is_some() || rotate == Some(true);
         let jids = people.as_deref().map(jids).transpose()?;
         if !rotate && enabled.is_none() && events.is_none() && jids.is_none() {
@@ -205,10 +204,10 @@ impl Edge {
     }
 
     /// `POST /webhooks/{id}/replay`.
-    pub(super) async fn replay_webhook(&self, id: &str, parts: &Parts, body: Incoming) -> Result<Reply, Problem> {
+    pub(super) async fn replay_webhook(&self, id: &str, parts: &Parts, body: Upload) -> Result<Reply, Problem> {
         check_origin(parts)?;
         check_json(&parts.headers)?;
-        let ReplayRequest { after, dead_letters } = body::json(body).await?;
+        let ReplayRequest { after, dead_letters } = body.json().await?;
         let replay = match (after.as_deref(), dead_letters.unwrap_or_default()) {
             (None, true) => Replay::DeadLetters,
             (Some(""), false) => Replay::Earliest,

@@ -166,6 +166,28 @@ async fn a_client_that_has_said_all_it_wants_is_answered() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_all_there_is_read_whatever_follows_and_one_that_is_cut_off_is_answered_at_once() {
+    let proxy = Besieged::new().await;
+    let json = r#"{"interval":"6h"}"#;
+    for (body, chunked, status) in
+        [(json, false, 200), (json, true, 200), (&json[..9], false, 400), (&json[..9], true, 400)]
+    {
+        let mut wire = proxy.wire().await;
+        let framing =
+            if chunked { "transfer-encoding: chunked".into() } else { format!("content-length: {}", json.len()) };
+        let head = "PUT /avatars/999001/watch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json";
+        wire.send(format!("{head}\r\n{framing}\r\n\r\n")).await;
+        let end = if body == json { "0\r\n\r\n" } else { "" };
+        wire.send(if chunked { format!("{:x}\r\n{body}\r\n{end}", body.len()) } else { body.to_owned() }).await;
+        wire.finish_sending().await;
+        let answer = wire.answer().await.expect("an answer");
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.body.contains("cut off"), status == 400, "{answer:?}");
+    }
+    proxy.survives().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_in_the_middle_leaves_nothing() {
     let proxy = Besieged::new().await;
     for bytes in [

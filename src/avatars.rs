@@ -23,7 +23,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::budget::{Budget, Priority, Refusal};
+use crate::budget::{Allowance, Budget, Priority, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, Freshness};
 use crate::gateway::Lookup;
@@ -292,6 +292,12 @@ impl Avatars {
     #[must_use]
     pub fn blocked(&self, key: &Key) -> Option<Refusal> {
         self.0.budget.blocked(&key.subject.device)
+    }
+
+    /// How much of its budget a key's device has left.
+    #[must_use]
+    pub fn allowance(&self, key: &Key) -> Allowance {
+        self.0.budget.allowance(&key.subject.device)
     }
 
     /// How long a background look at a key would wait for the budget.

@@ -118,6 +118,19 @@ impl Refusal {
     }
 }
 
+/// How much of its budget a device has left, in the words of the header field `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allowance {
+    /// Lookups that could start at once: none while it cools down or is out of order.
+    pub left: u64,
+    /// When it has all of it again, if nothing is asked meanwhile; while it is held back, when that ends.
+    pub resets_after: Duration,
+    /// All of it.
+    pub burst: u64,
+    /// How long it takes to come back. A rate limit makes that longer.
+    pub window: Duration,
+}
+
 /// The one place that lets lookups start. Cheap to clone.
 #[derive(Clone)]
 pub struct Budget(Arc<Shared>);
@@ -227,6 +240,12 @@ impl Budget {
     #[must_use]
     pub fn blocked(&self, device: &Device) -> Option<Refusal> {
         self.0.lock().blocked(device, self.0.now())
+    }
+
+    /// How much of its budget `device` has left.
+    #[must_use]
+    pub fn allowance(&self, device: &Device) -> Allowance {
+        self.0.lock().allowance(device, self.0.now())
     }
 
     /// Whether the gateway refuses the proxy's own credentials and is not to be probed yet.

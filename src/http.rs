@@ -259,6 +259,7 @@ impl Edge {
                 Ok(found) => lookup.found(&found, &facts, &edge.template),
                 Err(unmet) => reply::unmet(&unmet),
             };
+            reply::budgeted(&mut reply, edge.avatars.allowance(&lookup.key));
             edge.finish(&mut reply, Route::of(request.uri().path()), &facts);
             reply
         }))

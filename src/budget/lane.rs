@@ -13,7 +13,7 @@ use super::Priority;
 const ALMOST_ONE: f64 = 1.0 - 1e-9;
 
 /// No wait is estimated longer than this (s): rates may be tiny.
-const LONGEST_SECONDS: f64 = 30.0 * 86_400.0;
+pub(super) const LONGEST_SECONDS: f64 = 30.0 * 86_400.0;
 
 /// Identifies who waits, and orders those whose deadlines are equal.
 pub(super) type Seat = u64;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::device::{DeviceState, Held, Hold};
 use super::lane::{Gate, Lane, Limits, Seat};
-use super::{Answer, Config, Place, Priority, Refusal};
+use super::{Allowance, Answer, Config, Place, Priority, Refusal};
 use crate::clock::Timestamp;
 use crate::jid::Device;
 use crate::metrics::DEVICES_MAX;
@@ -259,6 +259,23 @@ impl Ledger {
 
     pub(super) fn leave(&mut self, place: &Place) -> Option<Waiter> {
         self.lanes.get_mut(&self.lane_of(&place.device))?.leave(place.seat)
+    }
+
+    /// How much of its budget a device has left.
+    pub(super) fn allowance(&mut self, device: &Device, now: Now) -> Allowance {
+        let id = self.lane_of(device);
+        let Limits { rate, burst, .. } = self.limits(&id, now);
+        let tokens = self.tokens(&id, now);
+        let refill = Duration::from_secs_f64(((burst - tokens) / rate).clamp(0.0, super::lane::LONGEST_SECONDS));
+        let blocked = self.blocked(device, now).map(|refusal| refusal.retry_after());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the burst")]
+        let whole = |tokens: f64| tokens as u64;
+        Allowance {
+            left: if blocked.is_some() { 0 } else { whole(tokens) },
+            resets_after: blocked.unwrap_or(refill),
+            burst: whole(burst),
+            window: Duration::from_secs_f64((burst / rate).min(super::lane::LONGEST_SECONDS)),
+        }
     }
 
     /// How long somebody who came now would wait at least.

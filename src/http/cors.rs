@@ -14,7 +14,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, HEAD, PUT, PAT
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "Origin, Content-Type, Accept, Authorization, X-Device-Id, Cache-Control, If-None-Match, Last-Event-ID",
 );
-const EXPOSED: HeaderValue = HeaderValue::from_static("Age, Cache-Status, ETag, Last-Event-ID, Retry-After");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("Age, Cache-Status, ETag, Last-Event-ID, RateLimit, RateLimit-Policy, Retry-After");
 
 /// The origins whose pages may read answers.
 pub(super) enum Cors {

@@ -16,7 +16,7 @@ use super::body::Body;
 use super::facts::Facts;
 use super::query::Invalid;
 use crate::avatars::{Answer, Found, Unmet, Why, tag_of};
-use crate::budget::Refusal;
+use crate::budget::{Allowance, Refusal};
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::go_json;
@@ -32,6 +32,8 @@ use headers::{about, is_known};
 /// A reply.
 pub(super) type Reply = Response<Body>;
 
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -324,6 +326,20 @@ pub(super) fn unmet(unmet: &Unmet) -> Reply {
         Unmet::TooLong => {
             let reply = error(StatusCode::GATEWAY_TIMEOUT, "GATEWAY_TIMEOUT", "the lookup took too long.");
             explained(reply, "avatar-proxy; fwd=miss; detail=too-long".to_owned(), Some(Duration::from_secs(1)))
+        }
+    }
+}
+
+/// Says how much of the device's budget is left. Answers from memory, which touch no budget, do not.
+pub(super) fn budgeted(reply: &mut Reply, allowance: Allowance) {
+    let Allowance { left, resets_after, burst, window } = allowance;
+    let (reset, window) = (whole(resets_after), whole(window));
+    for (name, value) in [
+        (RATE_LIMIT, format!("\"device\";r={left};t={reset}")),
+        (RATE_LIMIT_POLICY, format!("\"device\";q={burst};w={window}")),
+    ] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            reply.headers_mut().insert(name, value);
         }
     }
 }

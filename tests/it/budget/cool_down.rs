@@ -52,6 +52,23 @@ async fn nothing_starts_until_it_ends_and_what_lives_is_served() {
 }
 
 #[tokio::test]
+async fn answers_say_what_is_left_of_the_budget_and_when_it_comes_back() {
+    let world = world(Options::default()).await;
+    let app = world.start().await;
+    save_up(&world, &app, "sales").await;
+    let said = |answer: &Answer| [answer.header("ratelimit").to_owned(), answer.header("ratelimit-policy").to_owned()];
+    let first = ask(&app, "sales", 999_001).await.expect(200, "fwd=miss");
+    assert_eq!(said(&first), [r#""device";r=19;t=1"#, r#""device";q=20;w=20"#]);
+    let hit = ask(&app, "sales", 999_001).await.expect(200, "hit");
+    assert_eq!(said(&hit), ["", ""], "a hit in memory touches no budget");
+    limit(&world, &app).await;
+    let cold = ask(&app, "sales", 999_002).await.expect(429, "detail=rate-limit");
+    let left = cold.retry_after();
+    assert_eq!(said(&cold), [format!(r#""device";r=0;t={left}"#), r#""device";q=20;w=40"#.to_owned()]);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn those_who_waited_are_told_and_do_not_start() {
     let world = world(Options::default()).await.flag("--gateway-concurrency=1");
     let app = world.start().await;

@@ -47,6 +47,12 @@ async fn goes_on_after_any_crash(reader: impl Fn(&Path) -> Command) {
     drop(proxy);
     ada.picture("20");
     let proxy = Process::start(&world);
+    // Somebody asks, so that a look that the kill has cut off is not waited for until its lease runs out.
+    eventually("it is noticed", async || {
+        proxy.client.avatar(ADA).await;
+        changes(&proxy).await == 3
+    })
+    .await;
     reading.says("19 -> 20").await;
     drop((reading, proxy));
 }

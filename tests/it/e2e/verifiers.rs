@@ -54,8 +54,11 @@ fn verdicts(mut interpreter: Command, program: &str, secret: &str, deliveries: &
     let path = format!("{}/tests/e2e/{program}", env!("CARGO_MANIFEST_DIR"));
     let command = interpreter.args([&path, secret]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
-    let lines: String = deliveries.iter().map(|delivery| format!("{delivery}\n")).collect();
-    child.stdin.take().expect("stdin is a pipe").write_all(lines.as_bytes()).unwrap();
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    for delivery in deliveries {
+        writeln!(stdin, "{delivery}").unwrap();
+    }
+    drop(stdin);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_wrong_address_is_named_by_its_place() {
         for (text, error) in [
-            ("", "address 1 must begin with"),
+            ("", "address 1 is not a URL"),
             ("http://a,ftp://b", "address 2 must begin with"),
             ("http://a,http://u:p@b", "address 2 must not hold a user"),
             ("http://a,http://b,http://a", "address 3 was given before"),

@@ -27,7 +27,7 @@
 //! | edge | [`http`]: connections, routes, replies |
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
-//! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`]: connections to addresses that others chose; they do not know each other |
+//! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`](mod@outbound): connections to addresses that others chose; they do not know each other |
 //! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.

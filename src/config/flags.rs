@@ -403,8 +403,8 @@ const FLAGS: &[Flag] = &[
         default: Is("false"),
         demo_default: Is("false"),
         heading: Changes,
-        help: "Whether addresses that are added over /webhooks may lead to loopback, private and other addresses that are not \
-               public. Whoever may ask this proxy can then have it send requests there",
+        help: "Let addresses that are added over /webhooks lead to loopback, private and other addresses that are not public. \
+               Whoever may ask this proxy can then have it send requests there",
     },
     Flag {
         name: "--webhook-limit",

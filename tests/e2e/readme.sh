@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does what the README says, word for word: starts the demonstration, runs every `$ ` line of the console blocks under
-# "## Try it", and compares what comes with what is printed there. Only what differs from run to run is made alike first:
-# numbers, URLs, tags, dates.
+# "## Try it" and "## Webhooks", and compares what comes with what is printed there. Only what differs from run to run is made alike first:
+# numbers, URLs, tags, secrets, dates. An id in a command is that of what was made last.
 #
 # Usage: tests/e2e/readme.sh PROGRAM      (the built avatar-proxy)
 set -euo pipefail
@@ -30,7 +30,7 @@ alike() {
     sed -E -e 's/\r$//' \
         -e 's#https?://[^" ]*#URL#g' \
         -e 's/^date: .*/date: DATE/' \
-        -e 's/"[0-9a-f]{16}"/"TAG"/g' \
+        -e 's/"[0-9a-f]{16}"/"TAG"/g' -e 's#"whsec_[A-Za-z0-9+/]{32}"#"SECRET"#g' \
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z/TIME/g' \
         -e 's/(ttl|max-age)=[0-9]+/\1=N/g' \
         -e 's/^(age|content-length): [0-9]+/\1: N/' \
@@ -60,7 +60,7 @@ done
 
 # One file for each command of the section: its first line is the command, the others what it prints.
 awk -v folder="$folder" '
-    /^## / { there = ($0 == "## Try it") }
+    /^## / { there = ($0 == "## Try it" || $0 == "## Webhooks") }
     !there { next }
     /^```/ { console = !console && /^```console/; next }
     console && /^\$ / { command++; sub(/^\$ /, "") }
@@ -68,12 +68,14 @@ awk -v folder="$folder" '
 ' "$readme"
 
 ran=0
+id=
 for file in "$folder"/[0-9][0-9]; do
     command=$(head -n 1 "$file")
     case $command in
         # The start of the demonstration itself: what it prints was caught above.
         *' demo') actual=$(cat "$folder/said") ;;
         curl*)
+            command=$(sed -E "s#/webhooks/[0-9a-f]{16}#/webhooks/$id#" <<<"$command")
             actual=$(timeout 30 bash -c "${command//127.0.0.1:8080/$address}" 2>"$folder/errors") ||
                 fail "failed: $command: $(cat "$folder/errors")"
             ;;
@@ -82,10 +84,12 @@ for file in "$folder"/[0-9][0-9]; do
     if ! diff -u --label README.md --label actual <(tail -n +2 "$file" | alike) <(alike <<<"$actual"); then
         fail "the README says something else about: $command"
     fi
+    made=$(grep -oE '^\{"id":"[0-9a-f]{16}"' <<<"$actual" || true)
+    [ -z "$made" ] || id=${made:7:16}
     echo "as the README says: $command"
     ran=$((ran + 1))
 done
-[ "$ran" -ge 8 ] || fail "only $ran commands were found in the README"
+[ "$ran" -ge 13 ] || fail "only $ran commands were found in the README"
 
 kill "$pid"
 for _ in $(seq 200); do

@@ -1,7 +1,10 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
 mod power_cut;
+mod program;
 mod readers;
+mod receivers;
+mod verifiers;
 
 use std::process::Command;
 

@@ -1,65 +1,17 @@
 //! Subscribers in other languages: the README's readers, word for word, and what people have at hand.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::Command;
 
 use avatar_proxy::clock::Clock;
 use avatar_proxy::demo::{Options, PersonHandle};
 
+use super::program::{Program, from_readme, python};
 use crate::support::app::World;
 use crate::support::eventually::eventually;
 use crate::support::process::Process;
 
 const ADA: &str = "999001";
-
-/// The first block of a language in the README.
-fn block(language: &str) -> String {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(readme).expect("the README is here");
-    let (_, behind) = readme.split_once(&format!("```{language}\n")).expect("the README has such a block");
-    behind.split_once("```").expect("it ends").0.to_owned()
-}
-
-/// A program that prints what it hears of. Dropping it kills it, in the middle of whatever it does.
-struct Reader {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Reader {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the reader starts");
-        let out = child.stdout.take().expect("stdout is a pipe");
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// Waits for a line with this text; what comes before it is passed over.
-    async fn says(&self, text: &str) {
-        let mut said = vec![];
-        eventually(&format!("it says {text}"), async || {
-            said.extend(self.lines.try_iter());
-            said.iter().any(|line: &String| line.contains(text))
-        })
-        .await;
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 async fn world() -> (World, PersonHandle) {
     let world = World::with(Options::default(), Clock::system()).await.flag("--recheck-interval=100ms");
@@ -68,7 +20,7 @@ async fn world() -> (World, PersonHandle) {
 }
 
 /// A reader that is killed, and a proxy that is: it hears of every change.
-async fn goes_on_after_any_crash(reader: impl Fn(&Path, &str) -> Command) {
+async fn goes_on_after_any_crash(reader: impl Fn(&Path) -> Command) {
     let (world, ada) = world().await;
     // On the same address again after its kill.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -77,7 +29,7 @@ async fn goes_on_after_any_crash(reader: impl Fn(&Path, &str) -> Command) {
     let base = format!("http://{free}");
     let proxy = Process::start(&world);
     proxy.client.avatar(ADA).await;
-    let reading = Reader::start(&mut reader(folder.path(), &base));
+    let reading = Program::start(reader(folder.path()).env("AVATAR_PROXY", &base));
     ada.picture("18");
     reading.says(&format!("{ADA}@s.whatsapp.net 17 -> 18")).await;
     eventually("it keeps its place", async || folder.path().join("cursor.txt").exists()).await;
@@ -89,12 +41,18 @@ async fn goes_on_after_any_crash(reader: impl Fn(&Path, &str) -> Command) {
         listed["changes"].as_array().map_or(0, Vec::len)
     };
     eventually("it is noticed", async || changes(&proxy).await == 2).await;
-    let reading = Reader::start(&mut reader(folder.path(), &base));
+    let reading = Program::start(reader(folder.path()).env("AVATAR_PROXY", &base));
     reading.says("18 -> 19").await;
 
     drop(proxy);
     ada.picture("20");
     let proxy = Process::start(&world);
+    // Somebody asks, so that a look that the kill has cut off is not waited for until its lease runs out.
+    eventually("it is noticed", async || {
+        proxy.client.avatar(ADA).await;
+        changes(&proxy).await == 3
+    })
+    .await;
     reading.says("19 -> 20").await;
     drop((reading, proxy));
 }
@@ -102,28 +60,13 @@ async fn goes_on_after_any_crash(reader: impl Fn(&Path, &str) -> Command) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Python and its httpx-sse: make e2e"]
 async fn the_readmes_reader_in_python_goes_on_after_any_crash() {
-    let python = std::env::var("E2E_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    goes_on_after_any_crash(|folder, base| {
-        let script = folder.join("reader.py");
-        std::fs::write(&script, block("python")).unwrap();
-        let mut command = Command::new(&python);
-        command.arg(script).current_dir(folder).env("AVATAR_PROXY", base);
-        command
-    })
-    .await;
+    goes_on_after_any_crash(|folder| from_readme("Subscribers", "python", python(), folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Node.js: make e2e"]
 async fn the_readmes_reader_in_javascript_goes_on_after_any_crash() {
-    goes_on_after_any_crash(|folder, base| {
-        let script = folder.join("reader.mjs");
-        std::fs::write(&script, block("js")).unwrap();
-        let mut command = Command::new("node");
-        command.arg(script).current_dir(folder).env("AVATAR_PROXY", base);
-        command
-    })
-    .await;
+    goes_on_after_any_crash(|folder| from_readme("Subscribers", "js", Command::new("node"), folder)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,7 +76,7 @@ async fn curl_shows_events_as_they_come() {
     let proxy = Process::start(&world);
     proxy.client.avatar(ADA).await;
     let target = format!("http://{}/events", proxy.address());
-    let curl = Reader::start(Command::new("curl").args(["--silent", "--no-buffer", &target]));
+    let curl = Program::start(Command::new("curl").args(["--silent", "--no-buffer", &target]));
     curl.says("retry: 3000").await;
     ada.picture("18");
     curl.says("data: {\"event\":\"avatar.changed\"").await;

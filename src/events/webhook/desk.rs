@@ -179,6 +179,16 @@ impl Desk {
         PENDING_MAX.saturating_sub(self.letters.len())
     }
 
+    /// How many events it holds.
+    pub(super) fn pending(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// When the oldest of them was noticed.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.letters.first_key_value().map(|(_, letter)| letter.delivery.noticed_at)
+    }
+
     /// Where the log is to be read on from.
     pub(super) fn read(&self) -> u64 {
         self.read

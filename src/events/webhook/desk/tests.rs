@@ -71,6 +71,7 @@ impl World {
                 sequence,
                 event_id: sequence.to_string(),
                 subject: Some(Subject { device: Device::default(), jid }),
+                noticed_at: self.now,
                 attempts: 0,
                 first_at: None,
                 due_at: self.now,

@@ -96,6 +96,9 @@ impl World {
             assert!(self.under_way.len() <= UNDER_WAY_MAX);
         }
         assert!(self.desk.letters.len() <= PENDING_MAX);
+        let over = |sequence: &u64| self.delivered.contains(sequence) || self.dead.contains(sequence);
+        let left = (1..=self.desk.read()).filter(|sequence| !over(sequence)).count();
+        assert!(self.desk.pending() >= left, "{} pending, {left} left", self.desk.pending());
     }
 
     fn fails(&self, sequence: u64) -> bool {
@@ -419,6 +422,39 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Save),
         1 => any::<bool>().prop_map(Step::Kill),
     ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn who_is_away_for_three_days_gets_everything_within_ten_attempts_each(
+        first in prop::collection::vec(0..8u64, 1..40),
+        later in prop::collection::vec((0..8u64, 1..20_000u64), 0..60),
+        kills in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let mut world = World::new();
+        world.away = true;
+        world.append(first);
+        world.run_for(SECOND);
+        for ((person, pause), kill) in later.into_iter().zip(kills) {
+            if world.now + Duration::from_secs(pause) > START + 72 * HOUR {
+                break;
+            }
+            if kill {
+                world.save();
+                world.kill(false);
+            }
+            world.run_for(Duration::from_secs(pause));
+            world.append([person]);
+        }
+        world.run(START + 72 * HOUR - SECOND);
+        world.away = false;
+        world.run_for(30 * HOUR);
+        world.assert_all_delivered();
+        let most = world.attempts.values().max().copied();
+        prop_assert!(most <= Some(10), "{:?} attempts", most);
+    }
 }
 
 proptest! {

@@ -48,6 +48,9 @@ pub use wish::{New, Replay, Trouble};
 /// How long a secret holds beside the one that replaces it.
 const ROTATION: Duration = Duration::from_secs(24 * 3600);
 
+/// How many deliveries are made due in one write.
+const HASTENED_AT_ONCE: usize = 500;
+
 /// Who is to be told.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -339,7 +342,7 @@ impl Webhooks {
         Ok(View { secret, ..self.view(known) })
     }
 
-    /// Has an endpoint sent events again, from where it was, or none any more.
+    /// Has an endpoint sent events again, from where it was and what had failed at once, or none any more.
     ///
     /// # Errors
     /// When there is none, or the store fails.
@@ -348,12 +351,27 @@ impl Webhooks {
         let altered = self.alter(id, async |known| {
             if enabled {
                 (known.standing.disabled, known.standing.failing_since) = (None, None);
+                self.hasten(known, now).await?;
             } else {
                 known.standing.disabled.get_or_insert_with(|| Disabled { why: "asked".to_owned(), since: now });
             }
             Ok(())
         });
         Ok(self.view(altered.await?))
+    }
+
+    /// Makes everything due that waits for its next attempt: whoever enables an endpoint has mended it.
+    async fn hasten(&self, known: &Known, now: Timestamp) -> Result<(), StoreError> {
+        let (store, id) = (&self.0.shared.store, &known.endpoint.id);
+        let mut after = 0;
+        loop {
+            let mut kept = store.deliveries(id, false, after, HASTENED_AT_ONCE).await?;
+            let Some(last) = kept.last() else { return Ok(()) };
+            after = last.sequence;
+            kept.iter_mut().for_each(|delivery| delivery.due_at = delivery.due_at.min(now));
+            let standing = known.standing.clone();
+            store.progress(Progress { endpoint: id.clone(), standing, kept, ended: vec![] }).await?;
+        }
     }
 
     /// Gives an endpoint a new secret, or makes one, and tells it. The one before holds for a while.

@@ -87,6 +87,21 @@ async fn eventually(mut is_so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), waits).await.expect("in time");
 }
 
+/// A delivery of nobody's that was given up.
+fn dead(sequence: u64, noticed_at: Timestamp) -> Delivery {
+    Delivery {
+        sequence,
+        event_id: format!("event {sequence}"),
+        subject: None,
+        noticed_at,
+        attempts: 10,
+        first_at: None,
+        due_at: NOW,
+        dead: true,
+        json: "{\"event\":".into(),
+    }
+}
+
 const URL: &str = "https://receiver.example/hook";
 
 #[tokio::test]
@@ -162,6 +177,28 @@ async fn who_is_disabled_misses_nothing_and_who_is_removed_gets_nothing() {
     webhooks.enable(&one.id, true).await.unwrap();
     assert_eq!(scene.got(2).await, ["event 0", "event 1"]);
     assert_eq!(webhooks.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_was_gone_gets_what_it_refused_as_soon_as_it_is_enabled() {
+    let scene = Scene::new();
+    let (webhooks, stop, ends) = scene.start(&[]).await;
+    let id = webhooks.create(new(URL)).await.unwrap().id;
+    stop.cancel();
+    ends.await.unwrap();
+    let refused = Delivery { attempts: 7, due_at: NOW + Duration::from_secs(50_000), dead: false, ..dead(1, NOW) };
+    let disabled = Some(Disabled { why: "gone".into(), since: NOW });
+    let standing = Standing { disabled, ..webhooks.known(&id).await.unwrap().standing };
+    let progress = Progress { endpoint: id.clone(), standing, kept: vec![refused], ended: vec![] };
+    scene.store.progress(progress).await.unwrap();
+    let (webhooks, ..) = scene.start(&[]).await;
+    scene.clock.advance(Duration::from_secs(30));
+    let behind = format!("lag_seconds{{endpoint=\"{id}\"}} 30");
+    eventually(|| scene.metrics(&webhooks).contains(&behind)).await;
+    let shown = webhooks.show(&id).await.unwrap();
+    assert_eq!((shown.state, shown.pending), (State::Disabled { why: "gone".into(), since: NOW }, 1));
+    assert_eq!(webhooks.enable(&id, true).await.unwrap().state, State::Active);
+    assert_eq!(scene.got(1).await, ["event 1"]);
 }
 
 #[tokio::test]
@@ -271,17 +308,7 @@ async fn dead_letters_are_shown_until_they_are_too_old() {
     stop.cancel();
     ends.await.unwrap();
     let standing = webhooks.known(&id).await.unwrap().standing;
-    let kept = [(1, 0), (2, 3500)].map(|(sequence, age)| Delivery {
-        sequence,
-        event_id: format!("event {sequence}"),
-        subject: None,
-        noticed_at: NOW - Duration::from_secs(age),
-        attempts: 10,
-        first_at: None,
-        due_at: NOW,
-        dead: true,
-        json: "{\"event\":".into(),
-    });
+    let kept = [dead(1, NOW), dead(2, NOW - Duration::from_secs(3500))];
     let progress = Progress { endpoint: id.clone(), standing, kept: kept.into(), ended: vec![] };
     scene.store.progress(progress).await.unwrap();
     let (webhooks, ..) = scene.start(&[]).await;

@@ -368,7 +368,9 @@ impl Webhooks {
             let mut kept = store.deliveries(id, false, after, HASTENED_AT_ONCE).await?;
             let Some(last) = kept.last() else { return Ok(()) };
             after = last.sequence;
-            kept.iter_mut().for_each(|delivery| delivery.due_at = delivery.due_at.min(now));
+            for delivery in &mut kept {
+                delivery.due_at = delivery.due_at.min(now);
+            }
             let standing = known.standing.clone();
             store.progress(Progress { endpoint: id.clone(), standing, kept, ended: vec![] }).await?;
         }

@@ -235,7 +235,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Brings the metrics of all endpoints up to date.
+    /// Brings the metrics of all endpoints up to date; for whoever shows them. Asks the store nothing.
     pub fn measure(&self) {
         self.0.board.measure(self.0.shared.events.end(), self.0.shared.clock.now());
     }

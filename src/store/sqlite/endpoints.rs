@@ -92,7 +92,7 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<Known>, StoreError> {
     Ok(known)
 }
 
-/// Both are counted in one index; each by itself, as nothing is written in between that matters.
+/// Outside of a transaction the two may be of different moments; whoever shows them does not mind.
 pub(super) fn kept(connection: &Connection, id: &str) -> Result<Kept, StoreError> {
     let mut statement = connection.prepare_cached(KEPT)?;
     let mut count = |dead| statement.query_row(params![id, dead], |row| row.get(0));

@@ -24,11 +24,13 @@ use crate::metrics::Metrics;
 use crate::store::{Extent, Log, Record, StoreError, What};
 
 mod event;
+mod reader;
 #[cfg(test)]
 mod tests;
 pub mod webhook;
 
 pub use event::{Event, Format};
+pub use reader::Reader;
 
 /// What is told, and for how long it is kept.
 #[derive(Clone, Debug)]
@@ -125,15 +127,6 @@ pub struct Listing {
     pub next: Option<Cursor>,
 }
 
-/// What stands behind a place in the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Behind {
-    /// How many records at the most.
-    pub records: u64,
-    /// When the oldest of them was appended.
-    pub oldest: Option<Timestamp>,
-}
-
 /// What the readers are made of.
 pub struct Parts {
     /// What is told.
@@ -163,7 +156,6 @@ impl Events {
     pub async fn run(self) {
         let inner = &self.0;
         let mut grown = inner.log.tip();
-        let trim_pace = (inner.config.retention / 50).clamp(Duration::from_secs(1), Duration::from_secs(600));
         let mut trim_at = Duration::ZERO;
         let mut begun = false;
         while !inner.stop.is_cancelled() {
@@ -176,7 +168,7 @@ impl Events {
             let elapsed = inner.clock.elapsed();
             if elapsed >= trim_at {
                 self.trim().await;
-                trim_at = elapsed + trim_pace;
+                trim_at = elapsed + self.trim_pace();
             }
             tokio::select! {
                 _ = grown.changed() => {}
@@ -225,7 +217,7 @@ impl Events {
     }
 
     async fn trim(&self) {
-        let before = self.0.clock.now() - self.0.config.retention;
+        let before = self.too_old();
         loop {
             match self.0.log.trim_log(before, TRIM_BATCH).await {
                 Ok(trimmed) => {
@@ -242,17 +234,6 @@ impl Events {
         }
     }
 
-    /// A reader that begins at `start`.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn read(&self, start: Start, filter: Filter) -> Result<Reader, StoreError> {
-        let extent = self.0.log.read_log(0, 0).await?.extent;
-        let (at, gap) = self.begin(&extent, start);
-        self.0.metrics.subscribers.inc();
-        Ok(Reader { events: self.clone(), filter, extent, at, gap, tip: self.0.tip.subscribe(), abreast: false })
-    }
-
     /// Where in the log one stands who begins there.
     ///
     /// # Errors
@@ -262,19 +243,28 @@ impl Events {
         Ok(extent.cursor(self.begin(&extent, start).0))
     }
 
-    /// What stands behind `cursor`, for one who would go on from there.
+    /// When the oldest record behind the sequence `after` was appended.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn behind(&self, cursor: Cursor) -> Result<Behind, StoreError> {
-        let mut page = self.0.log.read_log(cursor.sequence, 1).await?;
-        let mut at = cursor.sequence;
-        if !page.extent.reaches(cursor) {
-            at = page.extent.trimmed;
-            page = self.0.log.read_log(at, 1).await?;
-        }
-        let oldest = page.records.first().map(|record| record.at);
-        Ok(Behind { records: page.extent.last.saturating_sub(at), oldest })
+    pub async fn oldest_behind(&self, after: u64) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.0.log.read_log(after, 1).await?.records.first().map(|record| record.at))
+    }
+
+    /// The log's last sequence.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        *self.0.log.tip().borrow()
+    }
+
+    /// What was noticed before this is too old to be kept.
+    fn too_old(&self) -> Timestamp {
+        self.0.clock.now() - self.0.config.retention
+    }
+
+    /// How often to look for what is too old.
+    fn trim_pace(&self) -> Duration {
+        (self.0.config.retention / 50).clamp(Duration::from_secs(1), Duration::from_secs(600))
     }
 
     /// An event that says that it is a test. It stands in no log.
@@ -294,7 +284,6 @@ impl Events {
     }
 
     fn gap(&self, from: Cursor, extent: &Extent) -> Arc<Event> {
-        self.0.metrics.gaps.inc();
         Arc::new(Event::gap(from, extent.cursor(extent.trimmed), self.0.clock.now(), self.0.config.format))
     }
 
@@ -323,6 +312,7 @@ impl Events {
         let mut extent = self.0.log.read_log(0, 0).await?.extent;
         let (mut at, gap) = self.begin(&extent, start);
         let mut events = Vec::from_iter(gap);
+        self.0.metrics.gaps.inc_by(events.len() as u64);
         let mut scanned = 0;
         while events.len() < limit && scanned < SCANNED_MAX {
             // Whoever wants everything reads no more than is asked for.
@@ -396,97 +386,3 @@ impl Events {
 /// A place in another log, where only this one will do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ForeignCursor;
-
-/// One who reads on and on.
-pub struct Reader {
-    events: Events,
-    filter: Filter,
-    /// The log as it was last seen.
-    extent: Extent,
-    at: u64,
-    gap: Option<Arc<Event>>,
-    tip: watch::Receiver<u64>,
-    /// Whether it has been served from the tail since it last fell behind.
-    abreast: bool,
-}
-
-impl Reader {
-    /// Where it stands.
-    #[must_use]
-    pub fn cursor(&self) -> Cursor {
-        self.extent.cursor(self.at)
-    }
-
-    /// The next events, at least one; waits until there are any. May be given up at any time without losing one.
-    pub async fn next(&mut self) -> Vec<Arc<Event>> {
-        loop {
-            let found = match self.gap.take() {
-                Some(gap) => vec![gap],
-                None => match self.of_tail() {
-                    Some(found) => found,
-                    None => self.of_log().await,
-                },
-            };
-            if !found.is_empty() {
-                self.events.0.metrics.events_sent.inc_by(found.len() as u64);
-                return found;
-            }
-            let at = self.at;
-            // The sender lives as long as `events`.
-            let _ = self.tip.wait_for(|tip| *tip > at).await;
-        }
-    }
-
-    /// What the tail has for this reader; `None`: it does not reach back that far.
-    fn of_tail(&mut self) -> Option<Vec<Arc<Event>>> {
-        let inner = &self.events.0;
-        let tail = inner.tail.read().unwrap_or_else(PoisonError::into_inner);
-        if self.at < tail.first {
-            if std::mem::take(&mut self.abreast) {
-                inner.metrics.fall_backs.inc();
-            }
-            return None;
-        }
-        self.abreast = true;
-        let behind = tail.events.partition_point(|event| event.sequence <= self.at);
-        let wants = |event: &&Arc<Event>| event.subject.as_ref().is_some_and(|subject| self.filter.wants(subject));
-        let wanted = tail.events.range(behind..).filter(wants);
-        let found: Vec<_> = wanted.take(BATCH_MAX).cloned().collect();
-        self.at = match found.last() {
-            Some(event) if found.len() == BATCH_MAX => event.sequence,
-            // Of a log that is read ahead of the tail, nothing is read twice.
-            _ => self.at.max(tail.last),
-        };
-        Some(found)
-    }
-
-    /// Reads on in the log. Waits a little if it cannot be read.
-    async fn of_log(&mut self) -> Vec<Arc<Event>> {
-        let page = match self.events.0.log.read_log(self.at, BATCH_MAX).await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::debug!(%error, "a subscriber waits for the change log");
-                tokio::time::sleep(PACE).await;
-                return vec![];
-            }
-        };
-        let here = self.cursor();
-        self.extent = page.extent;
-        if !page.extent.reaches(here) {
-            self.at = page.extent.trimmed;
-            return vec![self.events.gap(here, &page.extent)];
-        }
-        let full = page.records.len() == BATCH_MAX;
-        self.at = match page.records.last() {
-            Some(record) if full => record.sequence,
-            _ => page.extent.last,
-        };
-        self.events.events(&page.extent, page.records, &self.filter).collect()
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.events.0.metrics.subscribers.dec();
-    }
-}

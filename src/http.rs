@@ -332,6 +332,7 @@ impl Edge {
                 ) => return Turn::Work,
                 Some(Route::Metrics) => {
                     self.avatars.measure();
+                    self.webhooks.measure();
                     reply::document(Metrics::content_type(), self.metrics.render())
                 }
                 Some(Route::Ready) if !self.is_ready() => {

@@ -190,7 +190,17 @@ metrics! {
     /// Gaps told to subscribers: what they missed is no longer kept.
     gaps: IntCounter = "gaps_total";
     /// Attempts to deliver to a webhook, by endpoint and what came of them: delivered, failed (tried again) or dead (given up).
-    webhook_attempts: IntCounterVec = "webhook_deliveries_total" ["endpoint", "result"];
+    webhook_deliveries: IntCounterVec = "webhook_deliveries_total" ["endpoint", "result"];
+    /// Whether a webhook is active, failing or disabled: 1 for the state it is in, 0 for the others.
+    webhook_state: IntGaugeVec = "webhook_state" ["endpoint", "state"];
+    /// Events that a webhook has yet to get at the most: those pending, and what was not read for it yet, wanted or not.
+    webhook_lag_events: IntGaugeVec = "webhook_lag_events" ["endpoint"];
+    /// Age of the oldest event that a webhook has yet to get; 0 when there is none.
+    webhook_lag_seconds: IntGaugeVec = "webhook_lag_seconds" ["endpoint"];
+    /// Events that were read for a webhook and are not delivered yet.
+    webhook_pending: IntGaugeVec = "webhook_pending" ["endpoint"];
+    /// Events that were given up, until they are sent again (replay) or too old (--retention).
+    webhook_dead_letters: IntGaugeVec = "webhook_dead_letters" ["endpoint"];
 }
 
 impl Default for Metrics {

@@ -24,7 +24,9 @@ pub mod none;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
-pub use endpoints::{Delivery, Disabled, Endpoint, Endpoints, Known, LastResult, Progress, Put, Secret, Standing};
+pub use endpoints::{
+    Delivery, Disabled, Endpoint, Endpoints, Kept, Known, LastResult, Progress, Put, Secret, Standing,
+};
 pub use log::{Extent, Log, Page, Record, What};
 
 /// What every engine is: the records and the log, which are written together, and the webhooks that are told of it.

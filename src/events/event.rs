@@ -28,6 +28,8 @@ pub struct Event {
     pub id: String,
     /// What happened; nothing that is known for a gap.
     pub kind: Option<Kind>,
+    /// When it was noticed.
+    pub at: Timestamp,
     /// Whose picture; nobody's for a gap.
     pub subject: Option<Subject>,
     /// Its JSON text.
@@ -152,6 +154,7 @@ impl Event {
             sequence: cursor.sequence,
             id: change.event_id.clone(),
             kind: Some(change.kind),
+            at: change.noticed_at,
             subject: Some(subject),
             json: json.into(),
             block: block.into(),
@@ -167,7 +170,7 @@ impl Event {
         let about = About { kind: "avatar.gap", device: "", id: &id, subject: None, time: &time };
         let json = format.write(&about, GapPayload { from: &from, to: &place });
         let block = format!("id: {place}\nevent: gap\ndata: {json}\n\n");
-        Self { sequence: to.sequence, id, kind: None, subject: None, json: json.into(), block: block.into() }
+        Self { sequence: to.sequence, id, kind: None, at: now, subject: None, json: json.into(), block: block.into() }
     }
 
     /// What somebody has sent to see whether it arrives.
@@ -177,7 +180,7 @@ impl Event {
         let about = About { kind: "avatar.test", device: "", id: &id, subject: None, time: &time };
         let message = "This is a test. No picture has changed.";
         let json = format.write(&about, TestPayload { id: &id, timestamp: &time, message });
-        Self { sequence: 0, id, kind: None, subject: None, json: json.into(), block: Bytes::new() }
+        Self { sequence: 0, id, kind: None, at: now, subject: None, json: json.into(), block: Bytes::new() }
     }
 }
 

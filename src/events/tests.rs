@@ -51,6 +51,7 @@ impl Log for Shelf {
 pub(super) struct World {
     shelf: Arc<Shelf>,
     pub(super) events: Events,
+    clock: Clock,
     metrics: Arc<Metrics>,
 }
 
@@ -67,16 +68,16 @@ impl World {
             tip: watch::Sender::new(0),
             fails: Mutex::new(false),
         });
-        let metrics = Arc::new(Metrics::new());
+        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::manual(NOW));
         let events = Events::new(Parts {
             config: Config { retention: Duration::from_secs(3600), format: Format::Gowa },
-            clock: Clock::manual(NOW),
+            clock: clock.clone(),
             log: shelf.clone(),
             metrics: metrics.clone(),
             stop: CancellationToken::new(),
         });
         tokio::spawn(events.clone().run());
-        Self { shelf, events, metrics }
+        Self { shelf, events, clock, metrics }
     }
 
     /// Appends changes of the persons 0, 1, 2 in turn.
@@ -106,6 +107,11 @@ impl World {
         };
         self.shelf.records.lock().unwrap().push(Record { sequence, at: NOW, what });
         self.shelf.tip.send_replace(sequence);
+    }
+
+    /// Lets time pass for the log's readers.
+    pub(super) fn pass(&self, time: Duration) {
+        self.clock.advance(time);
     }
 
     /// Drops every record for its age.
@@ -197,6 +203,30 @@ async fn who_is_forgotten_is_not_told_of_from_memory_either() {
     world.followed().await;
     world.append(1);
     assert_eq!(sequences(&mut reader, 1).await, [12]);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_no_subscriber_is_not_counted_as_one() {
+    let world = World::new();
+    world.append(3);
+    world.trim().await;
+    let missed = Start::After("00000000000000aa.1".parse().unwrap());
+    let mut quiet = world.events.read_uncounted(missed, Filter::default()).await.unwrap();
+    let place = quiet.place();
+    world.append(2);
+    assert_eq!(sequences(&mut quiet, 3).await, [3, 4, 5]);
+    assert_eq!(place.load(std::sync::atomic::Ordering::Relaxed), 5);
+    let figures = |world: &World| {
+        let metrics = &world.metrics;
+        (metrics.subscribers.get(), metrics.events_sent.get(), metrics.gaps.get(), metrics.fall_backs.get())
+    };
+    assert_eq!(figures(&world), (0, 0, 0, 0));
+    drop(quiet);
+    let mut counted = world.read(missed, Filter::default()).await;
+    assert_eq!(sequences(&mut counted, 3).await, [3, 4, 5]);
+    assert_eq!(figures(&world), (1, 3, 1, 0));
+    drop(counted);
+    assert_eq!(figures(&world), (0, 3, 1, 0));
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@
 //!   says so.
 //! * **A secret is shown once**, to who made the endpoint or had it made anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Uri;
@@ -19,16 +20,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::board::{Board, Figures};
 use self::deliver::{Deliver, Shared, judge};
 use self::desk::Ending;
-use super::{Events, PACE, Start};
+use super::{Events, PACE, Start, TRIM_BATCH};
 use crate::clock::{Clock, Timestamp};
-use crate::cursor::Cursor;
-use crate::jid::Jid;
 use crate::metrics::Metrics;
-use crate::outbound::{BadUrl, Reach, parse_url};
+use crate::outbound::{Reach, parse_url};
 use crate::store::{Endpoint, Endpoints, Known, Secret, Standing, StoreError};
 
+mod board;
 mod change;
 mod deliver;
 mod desk;
@@ -37,10 +38,12 @@ mod sign;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wish;
 
 pub use deliver::Post;
 pub use sign::{BadSecret, check};
 pub use view::{Lag, State, Tested, View};
+pub use wish::{Change, New, Replay, Trouble};
 
 /// How long a secret holds beside the one that replaces it.
 const ROTATION: Duration = Duration::from_secs(24 * 3600);
@@ -83,74 +86,6 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// Why an endpoint is not as somebody wished.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// There is none of that id.
-    #[error("there is no such webhook")]
-    Unknown,
-    /// There are as many as there may be.
-    #[error("there are {0} webhooks, and no more may be")]
-    TooMany(u64),
-    /// It was given by this flag, and only that can change it.
-    #[error("this webhook was given by {0} when the program was started: change it there")]
-    Given(&'static str),
-    /// Not an address for an endpoint.
-    #[error("url: {0}")]
-    Url(#[from] BadUrl),
-    /// Not a secret.
-    #[error("secret: {0}")]
-    Secret(#[from] BadSecret),
-    /// Not an event.
-    #[error("events: there are avatar.set, avatar.changed, avatar.removed and avatar.gap, which everybody gets")]
-    Event,
-    /// A place that is not in the log.
-    #[error("after: is no place in this log")]
-    Cursor,
-    /// Nothing was done.
-    #[error("{0}")]
-    Store(#[from] StoreError),
-}
-
-/// An endpoint that somebody wishes for.
-#[derive(Clone, Debug)]
-pub struct New {
-    /// Its address.
-    pub url: String,
-    /// What deliveries are signed with; `None`: one is made.
-    pub secret: Option<String>,
-    /// Which events, by name; all when empty.
-    pub events: Vec<String>,
-    /// Whose; everybody's when empty.
-    pub jids: Vec<Jid>,
-    /// Where in the log it begins.
-    pub from: Start,
-}
-
-/// What is to be otherwise about an endpoint; `None` stays as it is.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// Whether it is sent events, from where it was.
-    pub enabled: Option<bool>,
-    /// What deliveries are signed with from now on; `Some(None)`: one is made. The one before holds for a while.
-    pub secret: Option<Option<String>>,
-    /// Which events, by name; all when empty.
-    pub events: Option<Vec<String>>,
-    /// Whose; everybody's when empty.
-    pub jids: Option<Vec<Jid>>,
-}
-
-/// What is to be sent once more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Replay {
-    /// Everything behind this place.
-    After(Cursor),
-    /// Everything that is kept.
-    Earliest,
-    /// What was given up.
-    DeadLetters,
-}
-
 /// The endpoints. Cheap to clone.
 #[derive(Clone)]
 pub struct Webhooks(Arc<Inner>);
@@ -158,6 +93,7 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     config: Config,
     shared: Shared,
+    board: Board,
     /// Since when addresses that may not be used any more are not.
     began: Timestamp,
     stop: CancellationToken,
@@ -184,9 +120,9 @@ impl Webhooks {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { config, clock, store, events, post, metrics, stop } = parts;
-        let began = clock.now();
+        let (began, board) = (clock.now(), Board::new(metrics.clone()));
         let shared = Shared { clock, store, events, post, metrics };
-        Self(Arc::new(Inner { config, shared, began, stop, tasks: Mutex::default() }))
+        Self(Arc::new(Inner { config, shared, board, began, stop, tasks: Mutex::default() }))
     }
 
     /// Delivers to all endpoints until it is stopped. Waits for the store where it fails.
@@ -198,7 +134,21 @@ impl Webhooks {
                 () = self.0.stop.cancelled() => return,
             }
         }
-        self.0.stop.cancelled().await;
+        let mut trim_at = Duration::ZERO;
+        while !self.0.stop.is_cancelled() {
+            let Shared { clock, events, .. } = &self.0.shared;
+            let is_time = clock.elapsed() >= trim_at;
+            if is_time {
+                trim_at = clock.elapsed() + events.trim_pace();
+            }
+            if let Err(error) = self.tend(is_time).await {
+                tracing::debug!(%error, "webhooks cannot be tended");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PACE) => {}
+                () = self.0.stop.cancelled() => {}
+            }
+        }
         for (_, task) in self.0.tasks.lock().await.drain() {
             task.stop().await;
         }
@@ -228,33 +178,86 @@ impl Webhooks {
             store.put_endpoint(endpoint, Standing::at(self.0.shared.events.place(Start::Now).await?), u64::MAX).await?;
         }
         let mut tasks = self.0.tasks.lock().await;
-        for Known { endpoint, standing, .. } in store.endpoints().await? {
-            if !tasks.contains_key(&endpoint.id) {
-                self.start(&mut tasks, endpoint, standing);
+        for known in store.endpoints().await? {
+            if !tasks.contains_key(&known.endpoint.id) {
+                self.start(&mut tasks, known);
             }
         }
         Ok(())
+    }
+
+    /// Looks after the figures that no task does, and, if it is time, drops dead deliveries that are too old.
+    async fn tend(&self, trims: bool) -> Result<(), StoreError> {
+        let Shared { clock, store, events, .. } = &self.0.shared;
+        let mut changed = HashSet::new();
+        if trims {
+            loop {
+                let dropped = store.trim_dead(events.too_old(), TRIM_BATCH).await?;
+                let is_last = dropped.len() < TRIM_BATCH;
+                changed.extend(dropped);
+                if is_last {
+                    break;
+                }
+            }
+        }
+        let (end, now) = (events.end(), clock.now());
+        changed.extend(
+            self.0.board.disabled(|figures| trims || (figures.oldest.is_none() && figures.lag(end, now).events > 0)),
+        );
+        for id in changed {
+            self.recount(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts anew what is kept for an endpoint.
+    async fn recount(&self, id: &str) -> Result<(), StoreError> {
+        let Some(row) = self.0.board.get(id) else { return Ok(()) };
+        let Shared { store, events, .. } = &self.0.shared;
+        let kept = store.kept(id).await?;
+        if !row.get().is_disabled() {
+            row.set(|figures| figures.kept.dead = kept.dead);
+            return Ok(());
+        }
+        let first = store.deliveries(id, false, 0, 1).await?.pop().map(|first| first.noticed_at);
+        let (read, end) = (row.get().read, events.end());
+        let unread = events.oldest_behind(read.load(Ordering::Relaxed)).await?;
+        if unread.is_none() {
+            // All of it was of somebody who is forgotten.
+            read.fetch_max(end, Ordering::Relaxed);
+        }
+        let oldest = first.into_iter().chain(unread).min();
+        row.set(|figures| (figures.kept, figures.oldest) = (kept, oldest));
+        Ok(())
+    }
+
+    /// Brings the metrics of all endpoints up to date; for whoever shows them. Asks the store nothing.
+    pub fn measure(&self) {
+        self.0.board.measure(self.0.shared.events.end(), self.0.shared.clock.now());
     }
 
     fn reach(&self, from_flag: bool) -> Reach {
         if from_flag || self.0.config.allow_private { Reach::Anywhere } else { Reach::Public }
     }
 
-    fn start(&self, tasks: &mut HashMap<String, Running>, endpoint: Endpoint, standing: Standing) {
-        let reach = self.reach(endpoint.from_flag);
-        let url: Uri = match parse_url(&endpoint.url, reach) {
+    fn start(&self, tasks: &mut HashMap<String, Running>, known: Known) {
+        let reach = self.reach(known.endpoint.from_flag);
+        let url = parse_url(&known.endpoint.url, reach);
+        let state = State::of(&known.standing, url.is_err().then_some(self.0.began));
+        let row = self.0.board.put(&known.endpoint.id, Figures::of(&known, state));
+        let Known { endpoint, standing, .. } = known;
+        let url: Uri = match url {
+            Ok(_) if row.get().is_disabled() => return,
             Ok(url) => url,
             Err(error) => {
                 tracing::warn!(endpoint = endpoint.id, %error, "a webhook endpoint's address may not be used any more");
                 return;
             }
         };
-        if standing.disabled.is_some() {
-            return;
-        }
         let (id, stop) = (endpoint.id.clone(), self.0.stop.child_token());
         let standing = watch::Sender::new(standing);
-        let deliver = Deliver { endpoint, url, reach, shared: self.0.shared.clone(), standing, stop: stop.clone() };
+        let deliver =
+            Deliver { endpoint, url, reach, shared: self.0.shared.clone(), standing, row, stop: stop.clone() };
         tasks.insert(id, Running { stop, ends: tokio::spawn(deliver.run()) });
     }
 
@@ -263,11 +266,8 @@ impl Webhooks {
     /// # Errors
     /// When the store fails.
     pub async fn list(&self) -> Result<Vec<View>, Trouble> {
-        let mut views = vec![];
-        for known in self.0.shared.store.endpoints().await? {
-            views.push(self.view(known).await?);
-        }
-        Ok(views)
+        let known = self.0.shared.store.endpoints().await?;
+        Ok(known.into_iter().map(|known| self.view(known)).collect())
     }
 
     /// One endpoint.
@@ -275,7 +275,7 @@ impl Webhooks {
     /// # Errors
     /// When there is none, or the store fails.
     pub async fn show(&self, id: &str) -> Result<View, Trouble> {
-        self.view(self.known(id).await?).await
+        Ok(self.view(self.known(id).await?))
     }
 
     async fn known(&self, id: &str) -> Result<Known, Trouble> {
@@ -283,13 +283,13 @@ impl Webhooks {
         all.find(|known| known.endpoint.id == id).ok_or(Trouble::Unknown)
     }
 
-    async fn view(&self, known: Known) -> Result<View, Trouble> {
+    fn view(&self, known: Known) -> View {
         let Shared { clock, events, .. } = &self.0.shared;
-        let behind = events.behind(known.standing.cursor).await?;
-        let time = behind.oldest.map_or(Duration::ZERO, |oldest| clock.now().since(oldest));
-        let barred = parse_url(&known.endpoint.url, self.reach(known.endpoint.from_flag)).is_err();
-        let lag = Lag { events: behind.records, time };
-        Ok(View::new(known, barred.then_some(self.0.began), lag))
+        // Whatever is in the store is on the board as well, but for what is being made or removed just now.
+        let row = self.0.board.get(&known.endpoint.id);
+        let figures = row.map_or_else(|| Figures::of(&known, State::of(&known.standing, None)), |row| row.get());
+        let lag = figures.lag(events.end(), clock.now());
+        View::new(known, &figures, lag)
     }
 
     /// Sends an endpoint an event that says that it is a test, at once and once, disabled or not, and waits for the answer. It is

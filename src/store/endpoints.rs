@@ -3,7 +3,7 @@
 //! Three things with three lives. An [`Endpoint`] changes when somebody changes it. Its [`Standing`] changes with every delivery,
 //! and its first part is a cursor into the log: whatever lies behind it was delivered, or is written down as a [`Delivery`].
 //! A delivery is an event that failed, or that waits behind one that did, with all that is needed to send it again: it does not
-//! need the log any more. One that is dead is kept until somebody asks for it again.
+//! need the log any more. One that is dead is kept until somebody asks for it again, or until it is too old.
 
 use std::fmt;
 
@@ -92,6 +92,8 @@ pub struct Delivery {
     pub event_id: String,
     /// Whose; nobody's for a gap.
     pub subject: Option<Subject>,
+    /// When what it tells of was noticed.
+    pub noticed_at: Timestamp,
     /// Attempts made, all of which failed.
     pub attempts: u32,
     /// When the first of them was made.
@@ -109,6 +111,7 @@ impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("sequence", &self.sequence)
+            .field("noticed_at", &self.noticed_at)
             .field("attempts", &self.attempts)
             .field("first_at", &self.first_at)
             .field("due_at", &self.due_at)
@@ -124,10 +127,17 @@ pub struct Known {
     pub endpoint: Endpoint,
     /// How it stands.
     pub standing: Standing,
-    /// How many of its deliveries are kept that are not dead.
-    pub kept: u64,
-    /// How many of them are dead.
-    pub dead_letters: u64,
+    /// How many deliveries are kept for it.
+    pub kept: Kept,
+}
+
+/// How many deliveries are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// Those that are still to be delivered.
+    pub pending: u64,
+    /// Those that are dead.
+    pub dead: u64,
 }
 
 /// How the wish to have an endpoint ended.
@@ -181,6 +191,12 @@ pub trait Endpoints: Send + Sync {
     /// When the store fails.
     async fn deliveries(&self, id: &str, dead: bool, after: u64, limit: usize) -> Result<Vec<Delivery>, StoreError>;
 
+    /// How many deliveries are kept for an endpoint.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn kept(&self, id: &str) -> Result<Kept, StoreError>;
+
     /// Writes all of it or nothing. A delivery is kept only if the log still has its event or it was kept before: of somebody who
     /// was forgotten meanwhile nothing comes back. Of an endpoint that was dropped nothing is written. Durable when it returns.
     ///
@@ -193,6 +209,13 @@ pub trait Endpoints: Send + Sync {
     /// # Errors
     /// When the store fails.
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError>;
+
+    /// Drops up to `limit` of the oldest dead deliveries, as far as what they tell of was noticed before `before`. Returns whose
+    /// they were, once for each.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn trim_dead(&self, before: Timestamp, limit: usize) -> Result<Vec<String>, StoreError>;
 }
 
 /// The stored form of an endpoint but for its id. A later version appends fields and reads the older ones.

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Known, Log, Page, Progress, Put, Size, Standing,
-    Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Kept, Known, Log, Page, Progress, Put, Size,
+    Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
@@ -121,11 +121,19 @@ impl Endpoints for Nothing {
         gone()
     }
 
+    async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
+        gone()
+    }
+
     async fn progress(&self, _: Progress) -> Result<(), StoreError> {
         gone()
     }
 
     async fn revive(&self, _: &str, _: u64, _: Timestamp) -> Result<u64, StoreError> {
+        gone()
+    }
+
+    async fn trim_dead(&self, _: Timestamp, _: usize) -> Result<Vec<String>, StoreError> {
         gone()
     }
 }

@@ -29,8 +29,8 @@ use tokio::sync::watch;
 use self::forget::Forgotten;
 use self::threads::{Answer, Channels};
 use super::{
-    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Known, Log, OpenError, Page, Progress, Put,
-    Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Kept, Known, Log, OpenError, Page, Progress,
+    Put, Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
@@ -236,6 +236,11 @@ impl Endpoints for Sqlite {
         self.read(move |connection| endpoints::deliveries(connection, &id, dead, after, limit)).await
     }
 
+    async fn kept(&self, id: &str) -> Result<Kept, StoreError> {
+        let id = id.to_owned();
+        self.read(move |connection| endpoints::kept(connection, &id)).await
+    }
+
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
         self.write(move |connection| endpoints::progress(connection, &progress)).await
     }
@@ -243,6 +248,10 @@ impl Endpoints for Sqlite {
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
         let id = id.to_owned();
         self.write(move |connection| endpoints::revive(connection, &id, after, due)).await
+    }
+
+    async fn trim_dead(&self, before: Timestamp, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.write(move |connection| endpoints::trim_dead(connection, before, limit)).await
     }
 }
 

@@ -113,7 +113,8 @@ async fn every_figure_is_there_and_says_what_happened() {
     .await;
 
     let page = page(&app).await;
-    for (name, kind, help) in ALL {
+    // A webhook's come and go with it, and there is none here.
+    for (name, kind, help) in ALL.iter().filter(|(name, ..)| !name.starts_with("avatar_proxy_webhook_")) {
         let family = page.family(name);
         let kind = kind.trim_end_matches("Vec").trim_start_matches("Int").to_ascii_lowercase();
         assert_eq!((family.kind.as_str(), family.help.as_str()), (kind.as_str(), help.trim()), "{name}");

@@ -85,6 +85,7 @@ every_engine! {
     endpoints::deliveries_are_kept_until_they_end,
     endpoints::a_dropped_endpoint_leaves_nothing,
     endpoints::dead_deliveries_can_be_revived,
+    endpoints::dead_deliveries_are_dropped_when_they_are_too_old,
     endpoints::who_is_forgotten_is_delivered_to_nobody,
     endpoints::webhooks_outlast_a_restart,
 }

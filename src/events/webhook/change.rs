@@ -9,7 +9,10 @@ use crate::change::Kind;
 use crate::clock::Timestamp;
 use crate::events::Start;
 use crate::outbound::parse_url;
-use crate::store::{Disabled, Endpoint, Known, Progress, Put, Secret, Standing};
+use crate::store::{Disabled, Endpoint, Kept, Known, Progress, Put, Secret, Standing, StoreError};
+
+/// How many deliveries are made due in one write.
+const HASTENED_AT_ONCE: usize = 500;
 
 /// What is to become of an endpoint.
 enum Alteration {
@@ -42,9 +45,9 @@ impl Webhooks {
         if self.0.shared.store.put_endpoint(endpoint.clone(), standing.clone(), limit).await? == Put::TooMany {
             return Err(Trouble::TooMany(self.0.config.limit));
         }
-        self.start(&mut tasks, endpoint.clone(), standing.clone());
-        drop(tasks);
-        self.view(Known { endpoint, standing, kept: 0, dead_letters: 0 }).await
+        let known = Known { endpoint, standing, kept: Kept::default() };
+        self.start(&mut tasks, known.clone());
+        Ok(self.view(known))
     }
 
     /// Changes an endpoint. Tells its secret if that is another.
@@ -71,7 +74,7 @@ impl Webhooks {
         let (webhooks, id) = (self.clone(), id.to_owned());
         to_its_end(async move {
             let known = webhooks.alter_now(&id, alteration).await?;
-            webhooks.view(known).await
+            Ok(webhooks.view(known))
         })
         .await
     }
@@ -89,7 +92,7 @@ impl Webhooks {
         }
         let altered = self.altered(before.clone(), alteration).await;
         let now = altered.as_ref().map_or(before, Known::clone);
-        self.start(&mut tasks, now.endpoint, now.standing);
+        self.start(&mut tasks, now);
         altered
     }
 
@@ -97,7 +100,13 @@ impl Webhooks {
     async fn altered(&self, mut known: Known, alteration: Alteration) -> Result<Known, Trouble> {
         let store = &self.0.shared.store;
         match alteration {
-            Alteration::Change(change) => apply(change, &mut known, self.0.shared.clock.now())?,
+            Alteration::Change(change) => {
+                let (now, mended) = (self.0.shared.clock.now(), change.enabled == Some(true));
+                apply(change, &mut known, now)?;
+                if mended {
+                    self.hasten(&known, now).await?;
+                }
+            }
             Alteration::Replay(replay) => self.wind_back(&mut known, replay).await?,
         }
         let (endpoint, standing) = (known.endpoint.clone(), known.standing.clone());
@@ -105,6 +114,22 @@ impl Webhooks {
         store.put_endpoint(endpoint, standing.clone(), u64::MAX).await?;
         store.progress(Progress { endpoint: id, standing, kept: vec![], ended: vec![] }).await?;
         Ok(known)
+    }
+
+    /// Makes everything due that waits for its next attempt: whoever enables an endpoint has mended it.
+    async fn hasten(&self, known: &Known, now: Timestamp) -> Result<(), StoreError> {
+        let (store, id) = (&self.0.shared.store, &known.endpoint.id);
+        let mut after = 0;
+        loop {
+            let mut kept = store.deliveries(id, false, after, HASTENED_AT_ONCE).await?;
+            let Some(last) = kept.last() else { return Ok(()) };
+            after = last.sequence;
+            for delivery in &mut kept {
+                delivery.due_at = delivery.due_at.min(now);
+            }
+            let standing = known.standing.clone();
+            store.progress(Progress { endpoint: id.clone(), standing, kept, ended: vec![] }).await?;
+        }
     }
 
     async fn wind_back(&self, known: &mut Known, replay: Replay) -> Result<(), Trouble> {
@@ -123,8 +148,8 @@ impl Webhooks {
         }
         let behind = after.map_or(0, |cursor| cursor.sequence);
         let revived = store.revive(&known.endpoint.id, behind, self.0.shared.clock.now()).await?;
-        known.dead_letters = known.dead_letters.saturating_sub(revived);
-        known.kept += revived;
+        known.kept.dead = known.kept.dead.saturating_sub(revived);
+        known.kept.pending += revived;
         Ok(())
     }
 
@@ -143,6 +168,7 @@ impl Webhooks {
             if let Some(task) = tasks.remove(&id) {
                 task.stop().await;
             }
+            webhooks.0.board.remove(&id);
             Ok(())
         })
         .await

@@ -7,6 +7,7 @@
 //! * **Somebody was forgotten**: nothing that is held in memory is trusted. What is under way ends, and everything else is taken
 //!   anew from the store and the log, where that person is no more.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::board::Row;
 use super::desk::{After, Desk, Ending};
 use super::sign;
+use super::view::State;
 use crate::clock::{Clock, Timestamp};
 use crate::events::{BATCH_MAX, Event, Events, Filter, PACE, Reader, Start};
 use crate::metrics::Metrics;
@@ -89,6 +92,8 @@ pub(super) struct Deliver {
     pub(super) shared: Shared,
     /// How it stands, for whoever wants to know: as it was last written down.
     pub(super) standing: watch::Sender<Standing>,
+    /// What is told of it.
+    pub(super) row: Arc<Row>,
     pub(super) stop: CancellationToken,
 }
 
@@ -101,8 +106,8 @@ enum Over {
     Stopped,
 }
 
-/// The sequence of what was sent, when the attempt ended, and how.
-type Ended = (u64, Timestamp, Result<Answer, Failure>);
+/// When an attempt ended, and how.
+type Ended = (Timestamp, Result<Answer, Failure>);
 
 /// From one taking up of what is kept to the next.
 struct Round {
@@ -110,7 +115,11 @@ struct Round {
     reader: Reader,
     /// What the store keeps is taken up to here; `None`: all of it.
     restored: Option<u64>,
+    /// How many are kept that are not taken yet.
+    unrestored: u64,
     under_way: JoinSet<Ended>,
+    /// The sequence of what each attempt sends.
+    attempts: HashMap<task::Id, u64>,
     last: Option<LastResult>,
     save_at: Option<Instant>,
 }
@@ -155,9 +164,19 @@ impl Deliver {
         }
         let jids = &self.endpoint.jids;
         let filter = Filter { device: None, jids: (!jids.is_empty()).then(|| jids.iter().copied().collect()) };
-        let reader = events.read(Start::After(standing.cursor), filter).await?;
-        let (under_way, last) = (JoinSet::new(), standing.last);
-        Ok(Round { desk, reader, restored: Some(0), under_way, last, save_at: None })
+        let reader = events.read_uncounted(Start::After(standing.cursor), filter).await?;
+        let kept = store.kept(&self.endpoint.id).await?;
+        self.row.set(|figures| (figures.kept, figures.read) = (kept, reader.place()));
+        Ok(Round {
+            desk,
+            reader,
+            restored: Some(0),
+            unrestored: kept.pending,
+            under_way: JoinSet::new(),
+            attempts: HashMap::new(),
+            last: standing.last,
+            save_at: None,
+        })
     }
 
     async fn deliver(&self, mut round: Round, mut forgettings: watch::Receiver<u64>) -> Over {
@@ -169,8 +188,12 @@ impl Deliver {
             }
             let now = clock.now();
             while let Some(delivery) = round.desk.next(now) {
-                self.send(&mut round.under_way, delivery);
+                self.send(&mut round, delivery);
             }
+            self.row.set(|figures| {
+                figures.kept.pending = round.desk.pending() as u64 + round.unrestored;
+                figures.oldest = round.desk.oldest();
+            });
             let nap = round.desk.wake_at().map_or(LONGEST_SLEEP, |at| at.since(now)).min(LONGEST_SLEEP);
             let has_room = round.restored.is_none() && round.desk.room() >= BATCH_MAX;
             let save_at = round.save_at;
@@ -184,7 +207,7 @@ impl Deliver {
                     return Over::Anew;
                 }
                 found = round.reader.next(), if has_room => self.take(&mut round, found),
-                Some(ended) = round.under_way.join_next() => self.ended(&mut round, ended.ok()),
+                Some(ended) = round.under_way.join_next_with_id() => self.ended(&mut round, ended),
                 () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
                     if self.save(&mut round).await.is_some_and(|standing| standing.disabled.is_some()) {
                         self.finish(&mut round, LAST_WORDS).await;
@@ -207,6 +230,7 @@ impl Deliver {
         while let (Some(after), room @ BATCH_MAX..) = (round.restored, round.desk.room()) {
             let kept = self.shared.store.deliveries(&self.endpoint.id, false, after, room).await?;
             round.restored = kept.last().filter(|_| kept.len() == room).map(|last| last.sequence);
+            round.unrestored = round.restored.map_or(0, |_| round.unrestored.saturating_sub(kept.len() as u64));
             for delivery in kept {
                 round.desk.restore(delivery);
             }
@@ -214,13 +238,14 @@ impl Deliver {
         Ok(())
     }
 
-    fn send(&self, under_way: &mut JoinSet<Ended>, delivery: Delivery) {
+    fn send(&self, round: &mut Round, delivery: Delivery) {
         let headers = self.shared.headers(&self.endpoint, &delivery.event_id, &delivery.json);
         let (shared, url, reach) = (self.shared.clone(), self.url.clone(), self.reach);
-        under_way.spawn(async move {
+        let attempt = round.under_way.spawn(async move {
             let answer = shared.post.post(&url, headers, delivery.json, reach).await;
-            (delivery.sequence, shared.clock.now(), answer)
+            (shared.clock.now(), answer)
         });
+        round.attempts.insert(attempt.id(), delivery.sequence);
     }
 
     fn take(&self, round: &mut Round, found: Vec<Arc<Event>>) {
@@ -237,6 +262,7 @@ impl Deliver {
                     sequence,
                     event_id: event.id.clone(),
                     subject: event.subject.clone(),
+                    noticed_at: event.at,
                     attempts: 0,
                     first_at: None,
                     due_at: now,
@@ -248,10 +274,16 @@ impl Deliver {
         }
     }
 
-    fn ended(&self, round: &mut Round, ended: Option<Ended>) {
-        // An attempt that panicked is under way for ever, and its person waits for a restart; there is none that can.
-        let Some((sequence, at, answer)) = ended else { return };
-        let (ending, text) = judge(&answer);
+    fn ended(&self, round: &mut Round, ended: Result<(task::Id, Ended), JoinError>) {
+        let (attempt, at, (ending, text)) = match ended {
+            Ok((attempt, (at, answer))) => (attempt, at, judge(&answer)),
+            // A mistake of ours is a failure like any other: nobody waits for ever.
+            Err(panicked) => {
+                let failed = Ending::Failed { retry_after: None, slow: false };
+                (panicked.id(), self.shared.clock.now(), (failed, "panicked".to_owned()))
+            }
+        };
+        let Some(sequence) = round.attempts.remove(&attempt) else { return };
         round.last = Some(LastResult { at, text });
         let after = round.desk.ended(sequence, ending, at, fastrand::f64());
         let patience = if after == Some(After::Delivered) { GROUP } else { Duration::ZERO };
@@ -262,7 +294,7 @@ impl Deliver {
             Some(After::Dead) => "dead",
             _ => "failed",
         };
-        self.shared.metrics.webhook_attempts.with_label_values(&[&self.endpoint.id, result]).inc();
+        self.shared.metrics.webhook_deliveries.with_label_values(&[&self.endpoint.id, result]).inc();
         match after {
             Some(After::Dead) => tracing::warn!(endpoint = self.endpoint.id, "a webhook delivery is given up"),
             Some(After::Disabled) => tracing::warn!(endpoint = self.endpoint.id, "a webhook endpoint is disabled"),
@@ -273,8 +305,8 @@ impl Deliver {
     /// Lets what is under way end, and writes everything down.
     async fn finish(&self, round: &mut Round, within: Duration) {
         let ends = async {
-            while let Some(ended) = round.under_way.join_next().await {
-                self.ended(round, ended.ok());
+            while let Some(ended) = round.under_way.join_next_with_id().await {
+                self.ended(round, ended);
             }
         };
         // What has not ended by then is sent again some day.
@@ -308,6 +340,13 @@ impl Deliver {
             return None;
         }
         round.desk.saved(&saving);
+        self.row.set(|figures| figures.state = State::of(&standing, None));
+        if saving.kept.iter().any(|kept| kept.dead) {
+            // Counted anew, since others are dropped meanwhile for their age; where that fails, it is by the next one.
+            if let Ok(kept) = self.shared.store.kept(&self.endpoint.id).await {
+                self.row.set(|figures| figures.kept.dead = kept.dead);
+            }
+        }
         self.standing.send_replace(standing.clone());
         Some(standing)
     }

@@ -4,8 +4,9 @@
 //! * **Order is per person.** Of one person's events only the first that is left may be sent. Nobody waits for another person.
 //! * **The endpoint fails as a whole** when different people's events failed and none got through since, or when it says so itself
 //!   (429, 502, 504). From then on there is one attempt at a time, a probe, at the pauses of the schedule, until one gets
-//!   through; then everything that failed meanwhile is due. An event that fails again although others got through since its
-//!   last attempt fails by its own fault, and says nothing about the endpoint from then on.
+//!   through. Whenever one gets through, everything that failed before is due: nobody waits for the schedule while the endpoint
+//!   takes others. An event that fails again although others got through since its last attempt fails by its own fault: it keeps to
+//!   the schedule, and says nothing about the endpoint from then on.
 //! * **Bounded.** At most [`PENDING_MAX`] events are held; whoever reads the log waits while there is no room.
 //! * **Nothing is lost.** The low water, behind which the log need not be read again, never passes an event that is neither
 //!   delivered nor dead nor kept in the store. What failed, and what waits behind it, is kept; what is merely under way is not.
@@ -178,6 +179,16 @@ impl Desk {
         PENDING_MAX.saturating_sub(self.letters.len())
     }
 
+    /// How many events it holds.
+    pub(super) fn pending(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// When the oldest of them was noticed.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.letters.first_key_value().map(|(_, letter)| letter.delivery.noticed_at)
+    }
+
     /// Where the log is to be read on from.
     pub(super) fn read(&self) -> u64 {
         self.read
@@ -303,8 +314,8 @@ impl Desk {
     fn succeeded(&mut self, now: Timestamp) {
         self.health.successes += 1;
         self.health.suspects.clear();
-        self.health.failing_since = None;
-        if self.health.down.take().is_none() {
+        self.health.down = None;
+        if self.health.failing_since.take().is_none() {
             return;
         }
         let failed = |letter: &&mut Letter| !letter.own_fault && letter.delivery.attempts > 0;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::board::Figures;
 use crate::clock::Timestamp;
 use crate::jid::Jid;
 use crate::store::{Endpoint, Known, LastResult, Secret, Standing};
@@ -56,6 +57,9 @@ pub enum State {
 }
 
 impl State {
+    /// All words for it.
+    pub(super) const WORDS: [&str; 3] = ["active", "failing", "disabled"];
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -80,9 +84,9 @@ impl State {
 /// How far an endpoint is behind the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lag {
-    /// Records behind its cursor, whether it wants them or not.
+    /// Events that it has yet to get at the most: those pending, and what was not read for it yet, whether it wants it or not.
     pub events: u64,
-    /// The age of the oldest event that it has yet to get.
+    /// The age of the oldest of them; zero when there is none.
     pub time: Duration,
 }
 
@@ -98,9 +102,8 @@ pub struct Tested {
 }
 
 impl View {
-    pub(super) fn new(known: Known, barred: Option<Timestamp>, lag: Lag) -> Self {
-        let Known { endpoint, standing, kept, dead_letters } = known;
-        let state = State::of(&standing, barred);
+    pub(super) fn new(known: Known, figures: &Figures, lag: Lag) -> Self {
+        let Known { endpoint, standing, kept: _ } = known;
         let Endpoint { id, url, secrets: _, events, jids, from_flag, created_at } = endpoint;
         Self {
             id,
@@ -110,11 +113,11 @@ impl View {
             jids,
             from_flag,
             created_at,
-            state,
+            state: figures.state.clone(),
             last: standing.last,
             lag,
-            pending: kept,
-            dead_letters,
+            pending: figures.kept.pending,
+            dead_letters: figures.kept.dead,
         }
     }
 }

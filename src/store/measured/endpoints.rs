@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::Measured;
 use crate::clock::Timestamp;
-use crate::store::{Delivery, Endpoint, Endpoints, Known, Progress, Put, Standing, StoreError};
+use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Progress, Put, Standing, StoreError};
 
 #[async_trait]
 impl Endpoints for Measured {
@@ -24,11 +24,19 @@ impl Endpoints for Measured {
         self.measure("deliveries", self.store.deliveries(id, dead, after, limit)).await
     }
 
+    async fn kept(&self, id: &str) -> Result<Kept, StoreError> {
+        self.measure("kept", self.store.kept(id)).await
+    }
+
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
         self.measure("progress", self.store.progress(progress)).await
     }
 
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
         self.measure("revive", self.store.revive(id, after, due)).await
+    }
+
+    async fn trim_dead(&self, before: Timestamp, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.measure("trim_dead", self.store.trim_dead(before, limit)).await
     }
 }

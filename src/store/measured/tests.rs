@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::store::none::Nothing;
-use crate::store::{Delivery, Endpoint, Endpoints, Known, Progress, Put};
+use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Progress, Put};
 
 const DEADLINE: Duration = Duration::from_millis(300);
 
@@ -139,6 +139,14 @@ impl Endpoints for Disk {
 
     async fn revive(&self, _: &str, _: u64, _: Timestamp) -> Result<u64, StoreError> {
         self.write().await.map(|()| 0)
+    }
+
+    async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
+        Ok(Kept::default())
+    }
+
+    async fn trim_dead(&self, _: Timestamp, _: usize) -> Result<Vec<String>, StoreError> {
+        self.write().await.map(|()| vec![])
     }
 }
 

@@ -5,12 +5,12 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows::{rows_at_most, subject};
 use crate::clock::Timestamp;
-use crate::store::{Delivery, Endpoint, Known, Progress, Put, Standing, StoreError};
+use crate::store::{Delivery, Endpoint, Kept, Known, Progress, Put, Standing, StoreError};
 
 /// There are few of them, and no id is empty.
 const LIST: &str = "SELECT id, record, standing FROM endpoints WHERE id > '' ORDER BY id";
 
-const COUNT_DELIVERIES: &str = "SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND dead = ?2";
+const KEPT: &str = "SELECT count(*) FROM deliveries WHERE endpoint = ?1 AND dead = ?2";
 
 const COUNT: &str = "SELECT count(*) FROM endpoints WHERE id > ''";
 
@@ -23,15 +23,15 @@ const DROP: &str = "DELETE FROM endpoints WHERE id = ?1";
 const DROP_DELIVERIES: &str = "DELETE FROM deliveries WHERE endpoint = ?1";
 
 const DELIVERIES: &str =
-    "SELECT sequence, event_id, device, jid, attempts, first_at, due_at, dead, json FROM deliveries
+    "SELECT sequence, event_id, device, jid, attempts, first_at, due_at, dead, json, noticed_at FROM deliveries
     WHERE endpoint = ?1 AND dead = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4";
 
 const STAND: &str = "UPDATE endpoints SET standing = ?2 WHERE id = ?1";
 
 /// What is in neither the log nor here was forgotten meanwhile; the news of a gap is nobody's.
 const KEEP: &str =
-    "INSERT INTO deliveries (endpoint, sequence, event_id, device, jid, attempts, first_at, due_at, dead, json)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+    "INSERT INTO deliveries (endpoint, sequence, event_id, device, jid, attempts, first_at, due_at, dead, json, noticed_at)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
     WHERE ?4 IS NULL OR EXISTS (SELECT 1 FROM log WHERE event_id = ?3)
         OR EXISTS (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND sequence = ?2)
     ON CONFLICT (endpoint, sequence) DO UPDATE SET attempts = excluded.attempts, first_at = excluded.first_at,
@@ -41,6 +41,10 @@ const END: &str = "DELETE FROM deliveries WHERE endpoint = ?1 AND sequence = ?2"
 
 const REVIVE: &str = "UPDATE deliveries SET dead = 0, attempts = 0, first_at = NULL, due_at = ?3
     WHERE endpoint = ?1 AND dead = 1 AND sequence > ?2";
+
+const TRIM_DEAD: &str = "DELETE FROM deliveries WHERE (endpoint, sequence) IN
+        (SELECT endpoint, sequence FROM deliveries WHERE dead = 1 AND noticed_at < ?1 ORDER BY noticed_at LIMIT ?2)
+    RETURNING endpoint";
 
 const ERASE: &str = "DELETE FROM deliveries WHERE device = ?1 AND jid = ?2";
 
@@ -52,9 +56,9 @@ const DEVICES: &str = "WITH RECURSIVE step (device) AS (
     SELECT device FROM step WHERE device IS NOT NULL";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 14] = [
+pub(super) const STATEMENTS: [&str; 15] = [
     LIST,
-    COUNT_DELIVERIES,
+    KEPT,
     COUNT,
     CHANGE,
     MAKE,
@@ -65,6 +69,7 @@ pub(super) const STATEMENTS: [&str; 14] = [
     KEEP,
     END,
     REVIVE,
+    TRIM_DEAD,
     ERASE,
     DEVICES,
 ];
@@ -77,16 +82,21 @@ pub(super) fn list(connection: &Connection) -> Result<Vec<Known>, StoreError> {
     let mut known = vec![];
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        let mut count = snapshot.prepare_cached(COUNT_DELIVERIES)?;
-        let mut count = |dead| count.query_row(params![id, dead], |row| row.get(0));
-        let (kept, dead_letters) = (count(false)?, count(true)?);
+        let kept = kept(&snapshot, &id)?;
         match read(id, row) {
-            Ok((endpoint, standing)) => known.push(Known { endpoint, standing, kept, dead_letters }),
+            Ok((endpoint, standing)) => known.push(Known { endpoint, standing, kept }),
             // One that cannot be read is left as it is, and spoils nothing else.
             Err(error) => tracing::warn!(%error, "a webhook endpoint is passed over"),
         }
     }
     Ok(known)
+}
+
+/// Outside of a transaction the two may be of different moments; whoever shows them does not mind.
+pub(super) fn kept(connection: &Connection, id: &str) -> Result<Kept, StoreError> {
+    let mut statement = connection.prepare_cached(KEPT)?;
+    let mut count = |dead| statement.query_row(params![id, dead], |row| row.get(0));
+    Ok(Kept { pending: count(false)?, dead: count(true)? })
 }
 
 fn read(id: String, row: &Row<'_>) -> Result<(Endpoint, Standing), StoreError> {
@@ -138,6 +148,7 @@ fn delivery(row: &Row<'_>) -> Result<Delivery, StoreError> {
         due_at: row.get(6)?,
         dead: row.get(7)?,
         json: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+        noticed_at: row.get(9)?,
     })
 }
 
@@ -160,6 +171,7 @@ pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<(
             delivery.due_at,
             delivery.dead,
             &delivery.json[..],
+            delivery.noticed_at,
         ])?;
     }
     let mut statement = connection.prepare_cached(END)?;
@@ -171,6 +183,12 @@ pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<(
 
 pub(super) fn revive(connection: &Connection, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
     Ok(connection.prepare_cached(REVIVE)?.execute(params![id, after, due])? as u64)
+}
+
+pub(super) fn trim_dead(connection: &Connection, before: Timestamp, limit: usize) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare_cached(TRIM_DEAD)?;
+    let endpoints = statement.query_map(params![before, rows_at_most(limit)], |row| row.get(0))?;
+    Ok(endpoints.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Takes out what would be delivered about somebody. Returns whether there was anything.

@@ -12,6 +12,7 @@ CREATE TABLE deliveries (
     endpoint TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     event_id TEXT NOT NULL,
+    noticed_at INTEGER NOT NULL,
     -- null: nobody's
     device TEXT,
     jid TEXT,
@@ -24,4 +25,5 @@ CREATE TABLE deliveries (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX deliveries_dead ON deliveries (endpoint, dead, sequence);
+CREATE INDEX deliveries_dead_age ON deliveries (noticed_at) WHERE dead = 1;
 CREATE INDEX deliveries_subject ON deliveries (device, jid) WHERE device IS NOT NULL;

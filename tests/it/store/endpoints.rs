@@ -3,7 +3,7 @@
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::Token;
 use avatar_proxy::store::{
-    Delivery, Disabled, Endpoint, Known, LastResult, Progress, Put, Secret, Standing, What, Write,
+    Delivery, Disabled, Endpoint, Kept, Known, LastResult, Progress, Put, Secret, Standing, What, Write,
 };
 
 use super::{Engine, Opened, at, change, done, full, key_of, write};
@@ -33,6 +33,7 @@ fn delivery(sequence: u64, of: Option<&Key>) -> Delivery {
         sequence,
         event_id: format!("e{sequence}"),
         subject: of.map(|key| key.subject.clone()),
+        noticed_at: at(sequence.try_into().unwrap()),
         attempts: 1,
         first_at: Some(at(1)),
         due_at: at(6),
@@ -61,7 +62,7 @@ pub(super) async fn an_endpoint_is_kept_as_it_was_put(engine: impl Engine) {
     assert_eq!(store.endpoints().await.unwrap(), []);
     put(&store, "b").await;
     put(&store, "a").await;
-    let known = |id| Known { endpoint: endpoint(id), standing: standing(0), kept: 0, dead_letters: 0 };
+    let known = |id| Known { endpoint: endpoint(id), standing: standing(0), kept: Kept::default() };
     assert_eq!(store.endpoints().await.unwrap(), [known("a"), known("b")]);
 }
 
@@ -85,7 +86,7 @@ pub(super) async fn who_changes_an_endpoint_does_not_move_its_cursor(engine: imp
     store.progress(Progress { standing: stands.clone(), ..keeps("a", vec![], &[]) }).await.unwrap();
     let renewed = Endpoint { url: "https://other.example/".into(), ..endpoint("a") };
     store.put_endpoint(renewed.clone(), standing(0), 9).await.unwrap();
-    let known = Known { endpoint: renewed, standing: stands, kept: 0, dead_letters: 0 };
+    let known = Known { endpoint: renewed, standing: stands, kept: Kept::default() };
     assert_eq!(store.endpoints().await.unwrap(), [known]);
 }
 
@@ -107,9 +108,9 @@ pub(super) async fn deliveries_are_kept_until_they_end(engine: impl Engine) {
     assert_eq!(store.deliveries("a", false, 0, 99).await.unwrap(), [later]);
     assert_eq!(store.deliveries("a", true, 0, 99).await.unwrap(), [dead]);
     assert_eq!(sequences(&store, "b", false).await, [3]);
-    let counts: Vec<_> =
-        store.endpoints().await.unwrap().iter().map(|known| (known.kept, known.dead_letters)).collect();
-    assert_eq!(counts, [(1, 1), (1, 0)]);
+    let counts: Vec<_> = store.endpoints().await.unwrap().iter().map(|known| known.kept).collect();
+    assert_eq!(counts, [Kept { pending: 1, dead: 1 }, Kept { pending: 1, dead: 0 }]);
+    assert_eq!((store.kept("a").await.unwrap(), store.kept("c").await.unwrap()), (counts[0], Kept::default()));
 }
 
 pub(super) async fn a_dropped_endpoint_leaves_nothing(engine: impl Engine) {
@@ -137,6 +138,22 @@ pub(super) async fn dead_deliveries_can_be_revived(engine: impl Engine) {
     let revived = store.deliveries("a", false, 4, 1).await.unwrap();
     assert_eq!(revived, [Delivery { attempts: 0, first_at: None, due_at: at(50), ..delivery(5, None) }]);
     assert_eq!(store.revive("b", 0, at(50)).await.unwrap(), 0);
+}
+
+pub(super) async fn dead_deliveries_are_dropped_when_they_are_too_old(engine: impl Engine) {
+    let store = engine.open().await;
+    put(&store, "a").await;
+    put(&store, "b").await;
+    let dead = |sequence| Delivery { dead: true, ..delivery(sequence, None) };
+    store.progress(keeps("a", vec![delivery(1, None), dead(2), dead(4), dead(6)], &[])).await.unwrap();
+    store.progress(keeps("b", vec![dead(3), dead(5)], &[])).await.unwrap();
+    assert_eq!(store.trim_dead(at(1), 9).await.unwrap(), [] as [&str; 0]);
+    let mut dropped = store.trim_dead(at(5), 2).await.unwrap();
+    dropped.sort();
+    assert_eq!(dropped, ["a", "b"], "the oldest first");
+    assert_eq!(store.trim_dead(at(5), 2).await.unwrap(), ["a"]);
+    assert_eq!((sequences(&store, "a", true).await, sequences(&store, "b", true).await), (vec![6], vec![5]));
+    assert_eq!(sequences(&store, "a", false).await, [1], "what is still to be delivered is kept, however old");
 }
 
 pub(super) async fn who_is_forgotten_is_delivered_to_nobody(engine: impl Engine) {

@@ -8,8 +8,8 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::jid::{Device, Jid, Key, Subject};
 use avatar_proxy::store::none::Nothing;
 use avatar_proxy::store::{
-    Applied, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Engine, Held, Known, Log, Page, Progress, Put,
-    Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Engine, Held, Kept, Known, Log, Page, Progress,
+    Put, Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use tokio::sync::watch;
 
@@ -152,5 +152,13 @@ impl Endpoints for Failing {
 
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
         self.now().revive(id, after, due).await
+    }
+
+    async fn kept(&self, id: &str) -> Result<Kept, StoreError> {
+        self.now().kept(id).await
+    }
+
+    async fn trim_dead(&self, before: Timestamp, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.now().trim_dead(before, limit).await
     }
 }

@@ -1,11 +1,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::events::tests::{NOW, World};
-use crate::store::{Known, Put, Secret, What};
+use crate::events::webhook::board::Figures;
+use crate::events::webhook::view::Lag;
+use crate::store::{Kept, Known, Put, Secret, What};
 
 /// A store that holds one endpoint's deliveries.
 #[derive(Default)]
@@ -33,6 +36,11 @@ impl Endpoints for Cabinet {
         Ok(rows.values().filter(|row| row.dead == dead && row.sequence > after).take(limit).cloned().collect())
     }
 
+    async fn kept(&self, _: &str) -> Result<Kept, StoreError> {
+        let (dead, pending): (Vec<_>, Vec<_>) = self.rows.lock().unwrap().values().cloned().partition(|row| row.dead);
+        Ok(Kept { pending: pending.len() as u64, dead: dead.len() as u64 })
+    }
+
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
         let mut rows = self.rows.lock().unwrap();
         rows.extend(progress.kept.into_iter().map(|kept| (kept.sequence, kept)));
@@ -44,12 +52,18 @@ impl Endpoints for Cabinet {
     async fn revive(&self, _: &str, _: u64, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
     }
+
+    async fn trim_dead(&self, _: Timestamp, _: usize) -> Result<Vec<String>, StoreError> {
+        Ok(vec![])
+    }
 }
 
 /// A receiver that says what it is told to say, and then that all is well.
 #[derive(Default)]
 pub(in crate::events::webhook) struct Receiver {
     pub(in crate::events::webhook) says: Mutex<VecDeque<Result<Answer, Failure>>>,
+    /// The next attempt meets a mistake of ours.
+    panics: AtomicBool,
     /// The ids of all attempts.
     pub(in crate::events::webhook) got: watch::Sender<Vec<String>>,
 }
@@ -64,9 +78,22 @@ impl Post for Receiver {
         let id = headers["webhook-id"].to_str().unwrap().to_owned();
         assert!(headers.contains_key("x-hub-signature-256") && headers.contains_key("webhook-signature"));
         assert!(body.starts_with(b"{\"event\":"));
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "the test says so");
         let says = self.says.lock().unwrap().pop_front();
         self.got.send_modify(|got| got.push(id));
         says.unwrap_or(Ok(self::says(StatusCode::NO_CONTENT)))
+    }
+}
+
+fn endpoint(events: &[&str]) -> Endpoint {
+    Endpoint {
+        id: "a".into(),
+        url: "http://receiver.example/".into(),
+        secrets: vec![Secret { text: "secret".into(), until: None }],
+        events: events.iter().map(|name| (*name).to_owned()).collect(),
+        jids: vec![],
+        from_flag: true,
+        created_at: NOW,
     }
 }
 
@@ -76,6 +103,8 @@ struct Scene {
     cabinet: Arc<Cabinet>,
     receiver: Arc<Receiver>,
     standing: watch::Sender<Standing>,
+    row: Arc<Row>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -84,26 +113,21 @@ impl Scene {
         let receiver = Arc::new(Receiver::default());
         receiver.says.lock().unwrap().extend(answers);
         let standing = Standing::at("00000000000000aa.0".parse().unwrap());
+        let known = Known { endpoint: endpoint(&[]), standing, kept: Kept::default() };
         Self {
             world: World::new(),
             clock: Clock::manual(NOW),
             cabinet: Arc::default(),
             receiver,
-            standing: watch::Sender::new(standing),
+            row: Arc::new(Row::new(Figures::of(&known, State::Active))),
+            metrics: Arc::new(Metrics::new()),
+            standing: watch::Sender::new(known.standing),
             stop: CancellationToken::new(),
         }
     }
 
     fn start(&self, events: &[&str]) -> JoinHandle<()> {
-        let endpoint = Endpoint {
-            id: "a".into(),
-            url: "http://receiver.example/".into(),
-            secrets: vec![Secret { text: "secret".into(), until: None }],
-            events: events.iter().map(|name| (*name).to_owned()).collect(),
-            jids: vec![],
-            from_flag: true,
-            created_at: NOW,
-        };
+        let endpoint = endpoint(events);
         let deliver = Deliver {
             url: endpoint.url.parse().unwrap(),
             endpoint,
@@ -113,8 +137,9 @@ impl Scene {
                 store: self.cabinet.clone(),
                 events: self.world.events.clone(),
                 post: self.receiver.clone(),
-                metrics: Arc::new(Metrics::new()),
+                metrics: self.metrics.clone(),
             },
+            row: self.row.clone(),
             standing: self.standing.clone(),
             stop: self.stop.clone(),
         };
@@ -235,4 +260,58 @@ async fn whoever_missed_something_is_told_and_goes_on() {
     let gap = "gap-00000000000000aa-0-00000000000000aa-3";
     assert_eq!(scene.got(3).await, [gap, gap, "event 3"]);
     scene.stands(|standing| standing.cursor.sequence == 4).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_has_failed_and_is_made_again() {
+    let scene = Scene::new([]);
+    scene.receiver.panics.store(true, Ordering::Relaxed);
+    scene.start(&[]);
+    scene.world.append(1);
+    scene.stands(|standing| standing.last.as_ref().is_some_and(|last| last.text == "panicked")).await;
+    assert_eq!(scene.cabinet.rows.lock().unwrap()[&1].attempts, 1);
+    scene.clock.advance(Duration::from_secs(6));
+    assert_eq!(scene.got(1).await, ["event 0"]);
+}
+
+#[tokio::test]
+async fn the_figures_follow_what_is_delivered_and_what_is_not() {
+    let scene = Scene::new([Ok(says(StatusCode::INTERNAL_SERVER_ERROR))]);
+    scene.start(&[]);
+    scene.world.append(1);
+    scene.stands(|standing| standing.failing_since.is_some()).await;
+    scene.clock.advance(Duration::from_secs(3));
+    let figures = scene.row.get();
+    assert_eq!(figures.state, State::Failing { since: NOW });
+    assert_eq!((figures.kept, figures.oldest), (Kept { pending: 1, dead: 0 }, Some(NOW)));
+    assert_eq!(figures.lag(1, scene.clock.now()), Lag { events: 1, time: Duration::from_secs(3) });
+    scene.clock.advance(Duration::from_secs(3));
+    scene.stands(|standing| standing.failing_since.is_none()).await;
+    let figures = scene.row.get();
+    assert_eq!((figures.state.clone(), figures.lag(1, scene.clock.now())), (State::Active, Lag::default()));
+    let attempts = |result| scene.metrics.webhook_deliveries.with_label_values(&["a", result]).get();
+    assert_eq!((attempts("delivered"), attempts("failed"), attempts("dead")), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn what_dies_is_counted() {
+    let scene = Scene::new([]);
+    let old = Delivery {
+        sequence: 1,
+        event_id: "event 0".into(),
+        subject: None,
+        noticed_at: NOW,
+        attempts: 9,
+        first_at: Some(NOW - Duration::from_secs(72 * 3600)),
+        due_at: NOW,
+        dead: false,
+        json: "{\"event\":".into(),
+    };
+    scene.cabinet.rows.lock().unwrap().insert(1, old);
+    scene.receiver.says.lock().unwrap().push_back(Err(Failure::Unreachable));
+    scene.start(&[]);
+    scene.stands(|standing| standing.last.is_some()).await;
+    assert!(scene.cabinet.rows.lock().unwrap()[&1].dead);
+    assert_eq!(scene.row.get().kept.dead, 1);
+    assert_eq!(scene.metrics.webhook_deliveries.with_label_values(&["a", "dead"]).get(), 1);
 }

@@ -71,6 +71,7 @@ impl World {
                 sequence,
                 event_id: sequence.to_string(),
                 subject: Some(Subject { device: Device::default(), jid }),
+                noticed_at: self.now,
                 attempts: 0,
                 first_at: None,
                 due_at: self.now,
@@ -95,6 +96,9 @@ impl World {
             assert!(self.under_way.len() <= UNDER_WAY_MAX);
         }
         assert!(self.desk.letters.len() <= PENDING_MAX);
+        let over = |sequence: &u64| self.delivered.contains(sequence) || self.dead.contains(sequence);
+        let left = (1..=self.desk.read()).filter(|sequence| !over(sequence)).count();
+        assert!(self.desk.pending() >= left, "{} pending, {left} left", self.desk.pending());
     }
 
     fn fails(&self, sequence: u64) -> bool {
@@ -211,8 +215,21 @@ fn a_single_event_outlasts_three_days_as_well() {
     world.away = true;
     world.append([1]);
     world.run(START + 72 * HOUR - SECOND);
-    assert_eq!(world.sent_at.len(), 10);
+    assert_eq!(world.sent_at.len(), 9);
     world.away = false;
+    world.run_for(SECOND);
+    world.assert_all_delivered();
+    assert_eq!(world.attempts[&1], 10);
+}
+
+#[test]
+fn what_failed_alone_does_not_wait_for_its_schedule_once_another_gets_through() {
+    let mut world = World::new();
+    world.away = true;
+    world.append([1]);
+    world.run_for(20 * HOUR);
+    world.away = false;
+    world.append([2]);
     world.run_for(SECOND);
     world.assert_all_delivered();
 }
@@ -287,13 +304,13 @@ fn what_fails_for_three_days_is_dead_and_the_next_one_is_tried() {
     world.poison = [1].into();
     world.append([1, 2, 1]);
     world.run_for(72 * HOUR);
-    assert_eq!((world.dead.clone(), world.rows[&1].dead, world.rows[&1].attempts), ([1].into(), true, 11));
+    assert_eq!((world.dead.clone(), world.rows[&1].dead, world.rows[&1].attempts), ([1].into(), true, 10));
     assert_eq!(world.attempts[&3], 1, "at once");
     world.kill(false);
     world.poison.clear();
     world.run_for(HOUR);
     assert_eq!(world.delivered, [2, 3].into());
-    assert_eq!((world.attempts[&1], world.low_water), (11, 3), "what is dead stays so");
+    assert_eq!((world.attempts[&1], world.low_water), (10, 3), "what is dead stays so");
 }
 
 #[test]
@@ -405,6 +422,39 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Save),
         1 => any::<bool>().prop_map(Step::Kill),
     ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn who_is_away_for_three_days_gets_everything_within_ten_attempts_each(
+        first in prop::collection::vec(0..8u64, 1..40),
+        later in prop::collection::vec((0..8u64, 1..20_000u64), 0..60),
+        kills in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let mut world = World::new();
+        world.away = true;
+        world.append(first);
+        world.run_for(SECOND);
+        for ((person, pause), kill) in later.into_iter().zip(kills) {
+            if world.now + Duration::from_secs(pause) > START + 72 * HOUR {
+                break;
+            }
+            if kill {
+                world.save();
+                world.kill(false);
+            }
+            world.run_for(Duration::from_secs(pause));
+            world.append([person]);
+        }
+        world.run(START + 72 * HOUR - SECOND);
+        world.away = false;
+        world.run_for(30 * HOUR);
+        world.assert_all_delivered();
+        let most = world.attempts.values().max().copied();
+        prop_assert!(most <= Some(10), "{:?} attempts", most);
+    }
 }
 
 proptest! {

@@ -322,7 +322,10 @@ fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
 /// How the gateway's own webhooks are taken.
 fn hooks(settings: &mut Settings) -> Result<Option<http::Hooks>, Noted> {
     let secret = settings.optional("--gateway-webhook-secret", |secret| match secret {
-        "" => Err("is empty: anybody could sign with it".to_owned()),
+        "" => Err("it is empty: anybody could sign with it".to_owned()),
+        text if text.contains(char::is_control) => {
+            Err("it contains a line break or another control character".to_owned())
+        }
         secret => Ok(secret.to_owned()),
     });
     let discover = settings.value("--discover", quantities::switch);

@@ -24,7 +24,7 @@ struct Given {
     variables: Vec<(OsString, OsString)>,
 }
 
-fn given<const N: usize>(arguments: [&str; N]) -> Given {
+fn given<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Given {
     let arguments = ["avatar-proxy"].into_iter().chain(arguments).map(OsString::from).collect();
     Given { arguments, variables: Vec::new() }
 }
@@ -367,8 +367,11 @@ fn no_secret_is_shown() {
     let shown = given(["serve", "--auth=ada:hunter2,hunter2", "--gateway-url=http://ada:hunter2@h"])
         .with("AVATAR_PROXY_GATEWAY_AUTH", "hunter2")
         .with("AVATAR_PROXY_STORE", "redis://:hunter2@h")
+        .with("AVATAR_PROXY_WEBHOOK", "http://h/hunter2,ftp://h/hunter2")
+        .with("AVATAR_PROXY_WEBHOOK_SECRET", "hunter2,hunter2 hunter2")
+        .with("AVATAR_PROXY_GATEWAY_WEBHOOK_SECRET", "hunter2\n")
         .mistakes();
-    assert_eq!(shown.len(), 4);
+    assert_eq!(shown.len(), 7);
     let shown = shown.join("\n");
     assert!(!shown.contains("hunter2"), "{shown}");
     for arguments in [["serve", "--auth=ada:", "hunter2"], ["serve", "--outh=ada:hunter2", URL]] {
@@ -383,6 +386,27 @@ fn origins_may_be_listed_or_repeated() {
     let repeated = given(["serve", URL, "--cors-origin=https://a", "--cors-origin=https://b"]).config();
     assert_eq!(listed.http.cors_origins, ["https://a", "https://b"]);
     assert_eq!(repeated.http.cors_origins, listed.http.cors_origins);
+}
+
+#[test]
+fn webhooks_may_be_listed_or_repeated_with_one_secret_or_one_for_each() {
+    let webhooks = |more: &[&str]| {
+        let urls = ["serve", URL, "--webhook=https://a/x", "--webhook=http://127.0.0.1:9/y"];
+        let config = given(urls.iter().chain(more).copied()).config().webhooks;
+        assert_eq!((config.allow_private, config.limit), (false, 100));
+        config.given.into_iter().map(|given| (given.url, given.secret)).collect::<Vec<_>>()
+    };
+    let pairs = |secrets: [Option<&str>; 2]| {
+        let urls = ["https://a/x", "http://127.0.0.1:9/y"];
+        urls.into_iter().zip(secrets).map(|(url, secret)| (url.into(), secret.map(Into::into))).collect::<Vec<_>>()
+    };
+    assert_eq!(webhooks(&[]), pairs([None, None]));
+    assert_eq!(webhooks(&["--webhook-secret=s"]), pairs([Some("s"), Some("s")]));
+    assert_eq!(webhooks(&["--webhook-secret=s,t"]), pairs([Some("s"), Some("t")]));
+    let said = given(["serve", URL, "--webhook-secret=s"]).mistake();
+    assert_eq!(said, "--webhook-secret: has no effect without --webhook");
+    let said = given(["serve", URL, "--discover"]).mistake();
+    assert_eq!(said, "--discover: has no effect without --gateway-webhook-secret");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use ::http::Uri;
 use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
-use crate::{avatars, budget, duration, events, gateway, http, refresh, telemetry};
+use crate::{avatars, budget, duration, events, gateway, http, outbound, refresh, telemetry};
 
 mod addresses;
 mod checks;
@@ -91,6 +91,8 @@ pub struct Config {
     pub events: events::Config,
     /// The part of who tells them to webhooks.
     pub webhooks: events::webhook::Config,
+    /// The part of the connections to them.
+    pub outbound: outbound::Config,
     /// Where answers and changes are kept.
     pub store: StoreLocation,
     /// The log's part.
@@ -215,6 +217,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
         refresh: refresh::Config { warm_for, forget_after, rules },
         events: events?,
         webhooks: webhooks?,
+        outbound: outbound::Config::default(),
         store: store?,
         log: log?,
     })

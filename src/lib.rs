@@ -304,7 +304,7 @@ impl App {
             clock: clock.clone(),
             store: measured.clone(),
             events: events.clone(),
-            post: Arc::new(outbound(address, &clock)?),
+            post: Arc::new(outbound(config.outbound, address, &clock)?),
             metrics: metrics.clone(),
             stop: stop.clone(),
         });
@@ -383,9 +383,13 @@ impl App {
 }
 
 /// The client for addresses that others chose. Where we listen is ours, whatever the machine says of its addresses.
-fn outbound(address: SocketAddr, clock: &Clock) -> Result<Outbound, outbound::SetupError> {
-    let own = if address.ip().is_unspecified() { vec![] } else { vec![address.ip()] };
-    Outbound::new(outbound::Config { own, ..outbound::Config::default() }, clock.clone())
+fn outbound(
+    mut config: outbound::Config,
+    address: SocketAddr,
+    clock: &Clock,
+) -> Result<Outbound, outbound::SetupError> {
+    config.own.extend((!address.ip().is_unspecified()).then_some(address.ip()));
+    Outbound::new(config, clock.clone())
 }
 
 /// The store's file, and the folder that goes with it if it is temporary.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use avatar_proxy::demo::{Options, PersonHandle};
 
 use crate::support::app::{TestApp, World};
-use crate::support::hand::{self, NO_LONGER_RECENT};
+use crate::support::hand::{self, change, look};
 
 mod forget;
 mod kills;
@@ -22,19 +22,6 @@ async fn world() -> (World, PersonHandle) {
     let world = hand::world(Options::default()).await;
     let ada = world.gateway.person(ADA).picture("17");
     (world, ada)
-}
-
-/// A look made now, because a client wants it.
-async fn look(app: &TestApp, world: &World, who: &str) {
-    world.clock.advance(NO_LONGER_RECENT);
-    let answer = app.avatar_asking(who, "no-cache").await;
-    assert!(answer.how().contains("fwd="), "{answer:?}");
-}
-
-/// Changes a picture, and has it noticed.
-async fn change(app: &TestApp, world: &World, who: &str, id: &str) {
-    world.gateway.person(who).picture(id);
-    look(app, world, who).await;
 }
 
 /// What a listing of changes says: each new id, and where to go on.

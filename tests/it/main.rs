@@ -31,4 +31,5 @@ mod soak;
 mod store;
 mod support;
 mod tls;
+mod webhooks;
 mod without_store;

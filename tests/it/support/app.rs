@@ -9,6 +9,7 @@ use avatar_proxy::clock::Clock;
 use avatar_proxy::config::{self, Command, Config};
 use avatar_proxy::demo::{Options, SimulatedGateway};
 use avatar_proxy::http::Timeouts;
+use avatar_proxy::outbound;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
@@ -20,6 +21,7 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     flags: Vec<String>,
     timeouts: Timeouts,
+    outbound: outbound::Config,
 }
 
 /// A running proxy and its client.
@@ -39,7 +41,9 @@ impl World {
         let gateway = SimulatedGateway::on_a_free_port(options, clock.clone()).await.expect("the gateway starts");
         let folder = tempfile::tempdir().expect("a folder");
         let flags = ["--gateway-rate=100000/s", "--gateway-burst=100000", "--gateway-concurrency=1000"];
-        Self { gateway, clock, folder, flags: flags.map(str::to_owned).to_vec(), timeouts: Timeouts::default() }
+        let flags = flags.map(str::to_owned).to_vec();
+        let (timeouts, outbound) = (Timeouts::default(), outbound::Config::default());
+        Self { gateway, clock, folder, flags, timeouts, outbound }
     }
 
     /// One more flag, `--name=value`; the last of a name counts.
@@ -59,6 +63,12 @@ impl World {
     /// With another patience for clients than a real one has.
     pub(crate) fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// With another network, or another patience, for the addresses of webhooks.
+    pub(crate) fn outbound(mut self, outbound: outbound::Config) -> Self {
+        self.outbound = outbound;
         self
     }
 
@@ -84,6 +94,7 @@ impl World {
         match config::parse(arguments, []) {
             Ok(Command::Serve(mut config)) => {
                 config.http.timeouts = self.timeouts;
+                config.outbound = self.outbound.clone();
                 *config
             }
             Ok(_) => panic!("not `serve`"),

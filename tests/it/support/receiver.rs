@@ -41,6 +41,8 @@ impl Request {
 pub(crate) struct Reply {
     bytes: Vec<u8>,
     then: Then,
+    /// How long it is thought about.
+    after: Duration,
 }
 
 #[derive(Clone)]
@@ -58,9 +60,13 @@ enum Then {
 }
 
 impl Reply {
+    fn of(bytes: impl Into<Vec<u8>>, then: Then) -> Self {
+        Self { bytes: bytes.into(), then, after: Duration::ZERO }
+    }
+
     /// A whole answer.
     pub(crate) fn new(status: u16, headers: &[(&str, &str)], body: &str) -> Self {
-        Self { bytes: Self::written(status, headers, body.len(), body), then: Then::Stay }
+        Self::of(Self::written(status, headers, body.len(), body), Then::Stay)
     }
 
     /// A whole answer with nothing in it.
@@ -77,52 +83,52 @@ impl Reply {
 
     /// An answer that says it is longer than it is, and the end.
     pub(crate) fn cut_off(status: u16) -> Self {
-        Self { bytes: Self::written(status, &[], 100, "{}"), then: Then::Close }
+        Self::of(Self::written(status, &[], 100, "{}"), Then::Close)
     }
 
     /// An answer that says it is shorter than it is.
     pub(crate) fn overlong(status: u16) -> Self {
-        Self { bytes: Self::written(status, &[], 1, "{\"more\":\"than one\"}"), then: Then::Stay }
+        Self::of(Self::written(status, &[], 1, "{\"more\":\"than one\"}"), Then::Stay)
     }
 
     /// A body without end, as fast as it is taken.
     pub(crate) fn endless(status: u16) -> Self {
         let head = format!("HTTP/1.1 {status} Reply\r\ntransfer-encoding: chunked\r\n\r\n");
         let chunk = [b"2000\r\n", &[b'x'; 0x2000][..], b"\r\n"].concat();
-        Self { bytes: head.into(), then: Then::Repeat(chunk) }
+        Self::of(head, Then::Repeat(chunk))
     }
 
     /// A whole answer that does not say beforehand how long it is.
     pub(crate) fn chunked(status: u16, body: &str) -> Self {
         let head = format!("HTTP/1.1 {status} Reply\r\ntransfer-encoding: chunked\r\n\r\n");
-        Self { bytes: format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into(), then: Then::Stay }
+        Self::of(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()), Then::Stay)
     }
 
     /// The same bytes without end.
     pub(crate) fn forever(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: vec![], then: Then::Repeat(bytes.into()) }
+        Self::of("", Then::Repeat(bytes.into()))
     }
 
     /// A head, and a body that comes byte by byte.
     pub(crate) fn slow_body(status: u16, every: Duration) -> Self {
         let body = "x".repeat(10_000);
-        Self { bytes: Self::written(status, &[], body.len(), ""), then: Then::Drip(body.into(), every) }
+        Self::of(Self::written(status, &[], body.len(), ""), Then::Drip(body.into(), every))
     }
 
     /// A head that comes byte by byte.
     pub(crate) fn slow_head(status: u16, every: Duration) -> Self {
         let head = Self::written(status, &[("x-padding", &"x".repeat(10_000))], 0, "");
-        Self { bytes: vec![], then: Then::Drip(head, every) }
+        Self::of("", Then::Drip(head, every))
     }
 
     /// Half a head, and the end.
     pub(crate) fn half_a_head() -> Self {
-        Self { bytes: b"HTTP/1.1 200 OK\r\ncontent-ty".into(), then: Then::Close }
+        Self::of("HTTP/1.1 200 OK\r\ncontent-ty", Then::Close)
     }
 
     /// Any bytes, and the end.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), then: Then::Close }
+        Self::of(bytes, Then::Close)
     }
 
     /// The end.
@@ -132,12 +138,12 @@ impl Reply {
 
     /// The end, at once and without manners.
     pub(crate) fn reset() -> Self {
-        Self { bytes: vec![], then: Then::Reset }
+        Self::of("", Then::Reset)
     }
 
     /// Nothing, ever.
     pub(crate) fn hang() -> Self {
-        Self { bytes: vec![], then: Then::Hang }
+        Self::of("", Then::Hang)
     }
 
     /// The same, and these bytes behind it, though nothing in it says so.
@@ -149,6 +155,12 @@ impl Reply {
     /// The same, and the end behind it, though nothing in it says so.
     pub(crate) fn and_close(mut self) -> Self {
         self.then = Then::Close;
+        self
+    }
+
+    /// The same, so much later.
+    pub(crate) fn after(mut self, pause: Duration) -> Self {
+        self.after = pause;
         self
     }
 }
@@ -179,6 +191,9 @@ struct State {
     requests: Vec<Request>,
     connections: usize,
     open: usize,
+    most_open: usize,
+    /// What whoever connects is sent, and nothing else.
+    greeting: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Default)]
@@ -226,13 +241,16 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = shared.with(|state| {
                     state.open += 1;
+                    state.most_open = state.most_open.max(state.open);
                     state.connections += 1;
                     state.connections
                 });
                 let open = Open(shared.clone());
                 let tls = tls.clone();
                 connections.spawn(async move {
+                    let greeting = open.0.with(|state| state.greeting.clone());
                     match tls {
+                        _ if greeting.is_some() => greet(stream, &greeting.unwrap_or_default()).await,
                         None => serve(stream, number, &open.0, |stream| stream).await,
                         Some(tls) => {
                             let Ok(stream) = tls.accept(stream).await else { return };
@@ -277,14 +295,22 @@ impl Receiver {
         format!("{scheme}://{host}:{}{path}", self.address.port())
     }
 
-    /// The same reply from now on.
-    pub(crate) fn always(&self, reply: Reply) {
-        self.answers(move |_| reply.clone());
+    /// The same reply from now on. Says how many requests came before.
+    pub(crate) fn always(&self, reply: Reply) -> usize {
+        self.answers(move |_| reply.clone())
     }
 
-    /// From now on, whatever this says.
-    pub(crate) fn answers(&self, script: impl FnMut(&Request) -> Reply + Send + 'static) {
-        self.shared.with(|state| state.script = Some(Box::new(script)));
+    /// From now on, whatever this says. Says how many requests came before.
+    pub(crate) fn answers(&self, script: impl FnMut(&Request) -> Reply + Send + 'static) -> usize {
+        self.shared.with(|state| {
+            state.script = Some(Box::new(script));
+            state.requests.len()
+        })
+    }
+
+    /// Whoever connects is sent these bytes at once and then the end; with `None`, is served again.
+    pub(crate) fn greets(&self, greeting: Option<&[u8]>) {
+        self.shared.with(|state| state.greeting = greeting.map(<[u8]>::to_vec));
     }
 
     /// These replies to the next requests, one each, before those that it always gives.
@@ -300,6 +326,11 @@ impl Receiver {
     /// How many connections came, with or without a request.
     pub(crate) fn connections(&self) -> usize {
         self.shared.with(|state| state.connections)
+    }
+
+    /// How many connections were open at once, at the most, since this was last asked.
+    pub(crate) fn most_open(&self) -> usize {
+        self.shared.with(|state| std::mem::replace(&mut state.most_open, state.open))
     }
 
     /// Waits until all connections are over.
@@ -327,6 +358,14 @@ impl Drop for Open {
     }
 }
 
+/// Says something at once, and hears nothing.
+async fn greet(mut stream: TcpStream, greeting: &[u8]) {
+    let _ = stream.write_all(greeting).await;
+    let _ = stream.shutdown().await;
+    // What is left unread would end the connection by a reset, which may overtake the greeting.
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
+
 /// Answers requests on one connection, as long as it goes on.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
@@ -341,6 +380,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             let next = state.next.pop_front();
             next.or_else(|| state.script.as_mut().map(|script| script(&request))).unwrap_or_else(|| Reply::status(200))
         });
+        tokio::time::sleep(reply.after).await;
         if stream.write_all(&reply.bytes).await.is_err() {
             return;
         }

@@ -13,15 +13,14 @@ use crate::support::eventually::eventually;
 use crate::support::hand;
 use crate::support::receiver::{Receiver, Request};
 
-// mod addresses;
+mod addresses;
 mod api;
 mod away;
 mod broken;
-// mod kills;
-// mod kinds;
+mod kills;
 mod order;
 mod refusals;
-// mod secrets;
+mod secrets;
 mod signatures;
 
 const ADA: &str = "999001";

@@ -17,6 +17,7 @@ mod addresses;
 mod api;
 mod away;
 mod broken;
+mod forget;
 mod kills;
 mod order;
 mod refusals;
@@ -130,6 +131,11 @@ fn line(event: &Value) -> String {
 
 fn event(request: &Request) -> Value {
     serde_json::from_slice(&request.body).expect("a delivery is JSON")
+}
+
+/// Whether a delivery is about this person.
+fn is_about(request: &Request, who: &str) -> bool {
+    event(request)["payload"]["jid"].as_str().is_some_and(|jid| jid.starts_with(who))
 }
 
 /// What was sent, one line each, in the order in which it came.

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{ADA, BOB, all_have, ask, endpoint, gets, lines, made, world};
+use crate::support::app::TestApp;
 use crate::support::eventually::eventually;
 use crate::support::hand::change;
 use crate::support::receiver::{Receiver, Reply};
@@ -147,4 +148,45 @@ async fn what_was_delivered_is_sent_again_on_demand_behind_a_cursor_or_from_the_
     for (again, first) in [(3, 2), (4, 0), (5, 1), (6, 2)] {
         assert_eq!(requests[again].body, requests[first].body);
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_of_a_flag_goes_on_over_restarts_and_goes_with_its_flag() {
+    let (receiver, other) = (Receiver::new().await, Receiver::new().await);
+    let (url, also) = (receiver.url("/given"), other.url("/given"));
+    // Those of flags may be anywhere.
+    let world = world().await.flag("--webhook-allow-private=false").flag(&format!("--webhook={url},{also}"));
+    let app = world.start().await;
+    let list = async |app: &TestApp| app.get("/webhooks").await.json()["webhooks"].as_array().unwrap().clone();
+    eventually("they are there", async || list(&app).await.len() == 2).await;
+    let shown = list(&app).await.into_iter().find(|shown| shown["url"] == url).unwrap();
+    assert_eq!(
+        (&shown["from_flag"], &shown["state"], &shown["secret"]),
+        (&json!(true), &json!("active"), &json!(null))
+    );
+    let target = format!("/webhooks/{}", shown["id"].as_str().unwrap());
+    all_have(&app, &world, &[ADA], "1").await;
+    change(&app, &world, ADA, "2").await;
+    gets(&receiver, 1).await;
+    for change in [json!({"secret": "s"}), json!({"rotate": true}), json!({"events": []}), json!({"jids": [ADA]})] {
+        let answer = ask(&app, Method::PATCH, &target, &change).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "GIVEN_BY_FLAG"), "{answer:?}");
+    }
+    let answer = app.send(Method::DELETE, &target, &[]).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "GIVEN_BY_FLAG"), "{answer:?}");
+    assert_eq!(ask(&app, Method::PATCH, &target, &json!({"enabled": false})).await.json()["reason"], "asked");
+    change(&app, &world, ADA, "3").await;
+    gets(&other, 2).await;
+    app.stop().await;
+
+    let world = world.flag(&format!("--webhook={url}"));
+    let app = world.start().await;
+    eventually("the one that is not given any more is gone", async || list(&app).await.len() == 1).await;
+    assert_eq!(list(&app).await[0]["reason"], "asked", "disabled over a restart");
+    assert_eq!(ask(&app, Method::PATCH, &target, &json!({"enabled": true})).await.json()["state"], "active");
+    change(&app, &world, ADA, "4").await;
+    let requests = gets(&receiver, 3).await;
+    app.stop().await;
+    assert_eq!(lines(&requests), ["2", "3", "4"].map(|picture| format!("avatar.changed {ADA} {picture}")));
+    assert_eq!(other.requests().len(), 2);
 }

@@ -20,7 +20,7 @@ const DRIP: Duration = Duration::from_millis(20);
 
 /// As real endpoints are called, with less patience.
 async fn impatient_world(authority: &Authority) -> World {
-    let (connect_timeout, timeout) = (Duration::from_secs(1), Duration::from_millis(1500));
+    let (connect_timeout, timeout) = (Duration::from_millis(700), Duration::from_secs(1));
     let authorities = vec![authority.certificate()];
     world().await.outbound(Config { connect_timeout, timeout, authorities, ..Config::default() })
 }

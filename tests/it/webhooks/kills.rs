@@ -46,15 +46,14 @@ async fn ask(client: Client) {
     }
 }
 
-/// Has a receiver take a moment for each answer, so that a kill can come before, within and behind it. Of the first person it
-/// refuses the first attempts at some events, so that something is kept for later. Counts what it says yes to, by id.
+/// Has a receiver take a moment for each answer, so that a kill can come before, within and behind it. The first attempt about the
+/// first person it refuses, so that something is kept for later. Counts what it says yes to, by id.
 fn takes_its_time(receiver: &Receiver) -> Arc<Mutex<HashMap<String, u32>>> {
-    let (accepted, mut refusals) = (Arc::new(Mutex::new(HashMap::new())), 2);
+    let (accepted, mut refuses) = (Arc::new(Mutex::new(HashMap::new())), true);
     let noted = accepted.clone();
     receiver.answers(move |request| {
         let about_the_first = event(request)["payload"]["jid"] == format!("{}@s.whatsapp.net", phone(0));
-        if about_the_first && refusals > 0 {
-            refusals -= 1;
+        if about_the_first && std::mem::take(&mut refuses) {
             return Reply::status(500);
         }
         *noted.lock().unwrap().entry(request.header("webhook-id").to_owned()).or_default() += 1;

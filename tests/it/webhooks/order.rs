@@ -6,14 +6,11 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::{
-    ADA, BOB, EVE, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, lines, log, world,
+    ADA, BOB, EVE, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, is_about, lines, log,
+    world,
 };
 use crate::support::eventually::eventually;
-use crate::support::receiver::{Receiver, Reply, Request};
-
-fn is_about(request: &Request, who: &str) -> bool {
-    event(request)["payload"]["jid"].as_str().is_some_and(|jid| jid.starts_with(who))
-}
+use crate::support::receiver::{Receiver, Reply};
 
 #[tokio::test]
 async fn one_persons_failing_event_holds_back_that_persons_later_ones_and_nobody_elses() {
@@ -108,7 +105,7 @@ async fn over_moody_receivers_and_restarts_everything_arrives_and_nothing_overta
     }
     let all = log(&app).await;
     for (receiver, accepted) in receivers.iter().zip(&accepted) {
-        in_time(&world, 10 * MINUTE, "everything is accepted", async || {
+        in_time(&world, 5 * MINUTE, "everything is accepted", async || {
             let accepted = accepted.lock().unwrap();
             accepted.versions.values().map(BTreeSet::len).sum::<usize>() == all.len()
         })

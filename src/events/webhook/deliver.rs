@@ -234,6 +234,9 @@ impl Deliver {
             for delivery in kept {
                 round.desk.restore(delivery);
             }
+            if round.restored.is_none() && round.desk.restored() {
+                round.save_at = Some(Instant::now());
+            }
         }
         Ok(())
     }

@@ -205,6 +205,22 @@ impl Desk {
         self.put(delivery, true);
     }
 
+    /// Everything that the store keeps was taken. Returns whether the endpoint stands differently now: what failed may be gone with
+    /// who was forgotten.
+    pub(super) fn restored(&mut self) -> bool {
+        let failed = self.health.failing_since.is_some();
+        self.absolve();
+        failed && self.health.failing_since.is_none()
+    }
+
+    /// Where nothing is left, nothing could tell whether the endpoint still fails.
+    fn absolve(&mut self) {
+        if self.letters.is_empty() {
+            (self.health.down, self.health.failing_since) = (None, None);
+            self.health.suspects.clear();
+        }
+    }
+
     /// Takes the next event of the log.
     pub(super) fn take(&mut self, delivery: Delivery) {
         self.read = self.read.max(delivery.sequence);
@@ -296,11 +312,7 @@ impl Desk {
                 self.health.rest_until = self.health.rest_until.max(now + schedule::patience(retry_after));
                 let Failed { after, own_fault, subject } = self.failed(sequence, attempt, now, retry_after, jitter)?;
                 let disabled = if own_fault { None } else { self.suspect(subject, attempt, now, slow, jitter) };
-                if self.letters.is_empty() {
-                    // Nothing is left that could tell whether the endpoint still fails.
-                    (self.health.down, self.health.failing_since) = (None, None);
-                    self.health.suspects.clear();
-                }
+                self.absolve();
                 Some(disabled.unwrap_or(after))
             }
             Ending::Gone => {

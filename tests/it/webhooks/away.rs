@@ -95,7 +95,7 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
     change(&app, &world, ADA, "2").await;
     in_time(&world, MINUTE, "it is tried five times", async || times.lock().unwrap().len() == 5).await;
     let pauses = pauses(&times);
-    let times = times.lock().unwrap();
+    let times = times.lock().unwrap().clone();
     assert!(pauses[0] >= 10 * MINUTE && pauses[0] < HOUR, "600 seconds and not 5: {pauses:?}");
     assert!(times[2] >= until - Duration::from_secs(1), "until that date and not 5 minutes: {pauses:?}");
     assert!(pauses[2] >= 30 * MINUTE && pauses[2] < HOUR, "no sooner than the schedule says: {pauses:?}");
@@ -113,9 +113,10 @@ async fn a_receiver_that_has_too_much_to_do_is_slowed_down_for_everybody() {
         let times = timed(&receiver, &world.clock, vec![Reply::status(status), Reply::status(status)]);
         change(&app, &world, ADA, "2").await;
         in_time(&world, MINUTE / 60, "it is tried again", async || times.lock().unwrap().len() == 2).await;
+        let result = status.to_string();
         eventually("it is known", async || {
             let last = endpoint.shown(&app).await["last_result"].clone();
-            last["result"] == status.to_string() && last["at"] == times.lock().unwrap()[1].rfc3339()
+            last["result"] == result.as_str() && last["at"] == times.lock().unwrap()[1].rfc3339()
         })
         .await;
         change(&app, &world, BOB, "2").await;

@@ -32,6 +32,8 @@ mod server;
 mod stored;
 #[path = "hits/subscribers.rs"]
 mod subscribers;
+#[path = "hits/webhooks.rs"]
+mod webhooks;
 #[path = "hits/wire.rs"]
 mod wire;
 
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         None if options.subscribers.is_some() => subscribers::run(options.subscribers.unwrap_or_default()),
+        None if options.webhooks.is_some() => webhooks::run(options.webhooks.unwrap_or_default()),
         None if options.memory => memory::run(&options),
         None if options.stored.store || options.stored.start => stored::run(&options),
         None => match options.instructions {

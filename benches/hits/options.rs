@@ -40,6 +40,17 @@ pub(crate) struct Options {
         default_missing_value = "10000"
     )]
     pub(crate) subscribers: Option<usize>,
+    /// Instead: how soon 200 changes per second arrive at so many webhook endpoints (20 unless told otherwise), and how many
+    /// deliveries per second one of them can get
+    #[arg(
+        long,
+        conflicts_with_all = ["instructions", "memory", "store", "start", "subscribers"],
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "20",
+        value_parser = clap::value_parser!(u64).range(1..=1000)
+    )]
+    pub(crate) webhooks: Option<u64>,
     #[command(flatten)]
     pub(crate) stored: Stored,
     /// How many entries; 200,000 with --memory, 1,000,000 with --store and --start

@@ -46,7 +46,8 @@ async fn ask(client: Client) {
     }
 }
 
-/// Has a receiver take a moment for each answer, so that a kill can come before, within and behind it. The first attempt about the
+/// Has a receiver take a moment for each answer, so that a kill can come before, within and behind it, and one person's events
+/// wait for each other. The first attempt about the
 /// first person it refuses, so that something is kept for later. Counts what it says yes to, by id.
 fn takes_its_time(receiver: &Receiver) -> Arc<Mutex<HashMap<String, u32>>> {
     let (accepted, mut refuses) = (Arc::new(Mutex::new(HashMap::new())), true);
@@ -57,7 +58,7 @@ fn takes_its_time(receiver: &Receiver) -> Arc<Mutex<HashMap<String, u32>>> {
             return Reply::status(500);
         }
         *noted.lock().unwrap().entry(request.header("webhook-id").to_owned()).or_default() += 1;
-        Reply::status(200).after(Duration::from_millis(fastrand::u64(..20)))
+        Reply::status(200).after(Duration::from_millis(fastrand::u64(..120)))
     });
     accepted
 }
@@ -83,7 +84,7 @@ async fn survives(kills: usize) {
     for _ in 0..kills {
         let process = Process::start(&world);
         let asking = tokio::spawn(ask(process.client.clone()));
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..200))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..300))).await;
         drop(process);
         // One that was in the middle of an answer panics, as it should.
         let _ = tokio::time::timeout(Duration::from_secs(20), asking).await.expect("a client learns of a kill");

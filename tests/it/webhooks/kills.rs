@@ -130,3 +130,9 @@ async fn survives(kills: usize) {
 async fn what_is_delivered_while_the_proxy_is_killed_arrives_in_order_and_under_the_same_id() {
     survives(20).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute: make e2e"]
+async fn e2e_two_hundred_kills_of_deliveries() {
+    survives(200).await;
+}

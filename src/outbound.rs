@@ -132,7 +132,7 @@ pub struct Answer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
     /// Nobody may be reached there. Nothing was connected to.
-    #[error("leads to a {0} address")]
+    #[error("leads to an address that is not public ({0})")]
     Refused(Class),
     /// The name has no address, or nobody could be asked for it.
     #[error("the name cannot be resolved")]

@@ -40,7 +40,7 @@ pub enum BadUrl {
     #[error("is not a URL with a host, in ASCII and without blanks")]
     Malformed,
     /// A host that no stranger may name.
-    #[error("leads to a {0} address, and only public ones may be named here")]
+    #[error("leads to an address that is not public ({0}); only public ones may be named here")]
     NotPublic(Class),
 }
 

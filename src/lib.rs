@@ -60,6 +60,7 @@ pub mod metrics;
 pub mod open_files;
 pub mod outbound;
 pub mod outcome;
+pub mod recheck;
 pub mod record;
 pub mod refresh;
 pub mod store;

@@ -65,7 +65,8 @@ impl World {
         let mut shares = 0.0;
         for (share, days) in CHANGES {
             shares += share;
-            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // few people
+            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            // few people
             rates.resize((people as f64 * shares).round() as usize, 1.0 / days);
         }
         rng.shuffle(&mut rates);

@@ -27,7 +27,7 @@
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`]: connections to addresses that others chose; they do not know each other |
-//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
+//! | vocabulary | [`jid`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 

@@ -74,7 +74,11 @@ impl Lessons {
         self.boost.learn(self.prior.rate(&before.evidence), waited, &before.activity, changed);
         let mut evidence = before.evidence;
         evidence.looked(waited, changed);
-        let rate = self.prior.learn(&evidence, waited, before.turn.share(virtual_now), now);
+        let rate = self.prior.learn(&evidence, waited, now);
+        // A first wait is as long as chance made it.
+        if before.evidence != Evidence::default() {
+            self.prior.served(before.turn.waited(virtual_now));
+        }
         let weight = turn::weight(rate, self.prior.mean_weight());
         let turn = Turn::next(virtual_now, weight, jitter);
         Subject { evidence, looked_at: now, turn, activity: Activity::default() }

@@ -32,7 +32,7 @@ pub(crate) fn run() {
     let began = Instant::now();
     for _ in 0..LOOKS {
         now += 86;
-        let Some(Taken::Recheck(person)) = queues.take(now, false) else { break };
+        let Some(Taken::Recheck(person)) = queues.take(now, now) else { break };
         let (at, virtual_now) = (Timestamp::from_millis(now), queues.virtual_now);
         let subject = lessons.looked(&people[person as usize], rng.u8(..) == 0, virtual_now, at, rng.f64());
         queues.put(person, i64::MAX, now + 21_600_000, subject.turn.rank);
@@ -46,7 +46,7 @@ pub(crate) fn run() {
     }
     let began = Instant::now();
     for _ in 0..LOOKS {
-        black_box(idle.take(black_box(now), false));
+        black_box(idle.take(black_box(now), now));
     }
     let round = began.elapsed() / LOOKS;
     let began = Instant::now();

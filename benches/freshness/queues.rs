@@ -88,8 +88,8 @@ impl Queues {
         }
     }
 
-    /// Takes who is next out of both; `pressing`: deadlines are kept before their time.
-    pub(crate) fn take(&mut self, now: i64, pressing: bool) -> Option<Taken> {
+    /// Takes who is next out of both; deadlines until then come first.
+    pub(crate) fn take(&mut self, now: i64, deadlines_until: i64) -> Option<Taken> {
         while let Some(&(at, person)) = self.eligible.first().filter(|(at, _)| *at <= now) {
             self.eligible.remove(&(at, person));
             if let Some(place) = &mut self.places[person as usize] {
@@ -97,7 +97,7 @@ impl Queues {
                 self.ready.insert((place.rank, person));
             }
         }
-        if let Some(&(_, person)) = self.due.first().filter(|(at, _)| pressing || *at <= now) {
+        if let Some(&(_, person)) = self.due.first().filter(|(at, _)| *at <= deadlines_until) {
             self.remove(person);
             return Some(Taken::Due(person));
         }

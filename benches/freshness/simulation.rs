@@ -115,6 +115,8 @@ pub(crate) struct Simulation<'a> {
     queues: Queues,
     lessons: Lessons,
     forecast: Forecast,
+    /// Deadlines until then stand too close to wait for them.
+    early_until: i64,
     wake_at: i64,
     known: u64,
     rules: Rules,
@@ -155,6 +157,7 @@ impl<'a> Simulation<'a> {
             queues: Queues::new(count),
             lessons: Lessons::default(),
             forecast: Forecast::default(),
+            early_until: 0,
             wake_at: i64::MAX,
             known: 0,
             // Rechecks are the planner's: an entry is due because of its expiry alone.
@@ -326,7 +329,7 @@ impl<'a> Simulation<'a> {
         if !self.setup.policy.plans() {
             return false;
         }
-        let (person, priority) = match self.queues.take(self.now, self.forecast.is_pressing()) {
+        let (person, priority) = match self.queues.take(self.now, self.now.max(self.early_until)) {
             Some(Taken::Due(person)) => (person, Priority::Expiring),
             Some(Taken::Recheck(person)) => (person, Priority::Recheck),
             None => return false,
@@ -354,6 +357,7 @@ impl<'a> Simulation<'a> {
             |(count, due_at): (usize, i64)| (count, Duration::from_millis((due_at - self.now).max(0).unsigned_abs()));
         let deadlines = self.queues.deadlines(&SAMPLES).map(within);
         self.forecast = Forecast::new(deadlines, self.known, self.setup.interval, self.setup.lookups_a_day / 86_400.0);
+        self.early_until = self.now + millis(self.forecast.pressing);
     }
 
     fn start(&mut self, person: usize, permit: Option<Permit>) {
@@ -410,7 +414,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Takes in what a look saw, as the program does.
-    fn record(&mut self, person: u32, seen: &Observation, sees: usize) {
+    fn record(&mut self, person: u32, seen: &Observation, changes: usize) {
         let one = &mut self.people[person as usize];
         let around = Circumstances {
             applied: one.revision,
@@ -434,7 +438,7 @@ impl<'a> Simulation<'a> {
         one.odd += 1;
         if matches!(seen.outcome, Outcome::Present(_)) {
             one.odd = 0;
-            for happened in one.untold.drain(..sees.min(one.untold.len())) {
+            for happened in one.untold.drain(..changes.min(one.untold.len())) {
                 self.tally.told(happened, self.now);
             }
             let (now, virtual_now, random) = (at(self.now), self.queues.virtual_now, self.luck.f64());

@@ -8,10 +8,13 @@
 use std::time::Duration;
 
 /// Where deadlines are looked at: the k-th of them, soonest first.
-pub const SAMPLES: [usize; 5] = [1, 16, 128, 1024, 8192];
+pub const SAMPLES: [usize; 4] = [16, 128, 1024, 8192];
 
-/// From this share of the budget on, what has a deadline is done before its time.
-const EARLY: f64 = 0.5;
+/// What is due now or in a moment is taken to have this long: a few at once are no backlog.
+const MOMENT: Duration = Duration::from_secs(60);
+
+/// Deadlines that need more than this share of the budget are begun with before their time.
+const EARLY: f64 = 0.9;
 
 /// What is scarce is not spent before it must be: this much of the usual time ahead of an expiry is kept.
 const LATE: f64 = 0.25;
@@ -28,6 +31,8 @@ pub struct Forecast {
     pub rechecks: f64,
     /// What the budget allows.
     pub allowed: f64,
+    /// How far ahead deadlines stand so close that they must be begun with now.
+    pub pressing: Duration,
 }
 
 impl Forecast {
@@ -40,12 +45,20 @@ impl Forecast {
         interval: Duration,
         allowed: f64,
     ) -> Self {
-        let needed = |(count, within): (usize, Duration)| count as f64 / within.as_secs_f64().max(1.0);
-        Self {
-            deadlines: deadlines.into_iter().map(needed).fold(0.0, f64::max),
+        let mut forecast = Self {
+            deadlines: 0.0,
             rechecks: subjects as f64 / interval.as_secs_f64().max(1.0),
             allowed,
+            pressing: Duration::ZERO,
+        };
+        for (count, within) in deadlines {
+            let needed = count as f64 / within.max(MOMENT).as_secs_f64();
+            forecast.deadlines = forecast.deadlines.max(needed);
+            if needed > allowed * EARLY {
+                forecast.pressing = forecast.pressing.max(within);
+            }
         }
+        forecast
     }
 
     /// What is needed in all.
@@ -58,12 +71,6 @@ impl Forecast {
     #[must_use]
     pub fn is_scarce(&self) -> bool {
         self.rechecks > self.allowed
-    }
-
-    /// Whether what has a deadline must be begun with before its time.
-    #[must_use]
-    pub fn is_pressing(&self) -> bool {
-        self.deadlines > self.allowed * EARLY
     }
 
     /// How soon after a look somebody may be rechecked. With budget enough, at the interval and no sooner; with too little the

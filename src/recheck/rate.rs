@@ -9,7 +9,6 @@ use std::array;
 
 use serde::{Deserialize, Serialize};
 
-use super::turn;
 use crate::clock::Timestamp;
 
 /// The grid: once a day, and each further rate so many times slower than the one before; the last is once in five years.
@@ -28,7 +27,7 @@ const fn grid() -> [f64; RATES] {
 }
 
 /// What is taken for granted before anybody was looked at: most change their picture about every so many days, two thirds of them
-/// within this factor up or down; and how many days of looks outweigh it.
+/// within this factor up or down; and how many person-days, or looks, outweigh it.
 const USUAL: f64 = 1.0 / 150.0;
 const SPREAD: f64 = 4.0;
 const GRANTED: f64 = 500.0;
@@ -71,8 +70,8 @@ impl Evidence {
 pub struct Prior {
     /// what was learnt, in person-days; they fade
     learnt: [f64; RATES],
-    /// by how great a weight people were served, times the person-days
-    served: f64,
+    /// looks, and the virtual time that they were waited for; they fade as well
+    served: (f64, f64),
     faded_at: Option<Timestamp>,
     /// the logarithm of how common each rate is
     logs: [f64; RATES],
@@ -87,7 +86,7 @@ fn granted() -> [f64; RATES] {
 
 impl Default for Prior {
     fn default() -> Self {
-        Self::from(PriorRecord { learnt: vec![], served: 0.0, faded_at: None })
+        Self::from(PriorRecord { learnt: vec![], served: (0.0, 0.0), faded_at: None })
     }
 }
 
@@ -98,31 +97,33 @@ impl Prior {
         mean(&self.posterior(evidence))
     }
 
-    /// Learns from a look at a person that came so many days after the one before, who was served by this weight; returns the
-    /// person's rate.
-    pub(super) fn learn(&mut self, evidence: &Evidence, days: f64, share: f64, now: Timestamp) -> f64 {
+    /// Learns from a look at a person that came so many days after the one before; returns the person's rate.
+    pub(super) fn learn(&mut self, evidence: &Evidence, days: f64, now: Timestamp) -> f64 {
         let posterior = self.posterior(evidence);
         // By the time between looks, because whoever is looked at oftener would otherwise count for more people.
         for (learnt, likely) in self.learnt.iter_mut().zip(posterior) {
             *learnt += likely * days;
         }
-        self.served += turn::bounded(share, self.mean_weight()) * days;
         let passed = super::days(now, *self.faded_at.get_or_insert(now));
         if passed >= FADE_EVERY {
             let kept = (-passed / PRIOR_DAYS).exp();
             self.learnt = self.learnt.map(|learnt| learnt * kept);
-            self.served *= kept;
+            self.served = (self.served.0 * kept, self.served.1 * kept);
             self.faded_at = Some(now);
             self.settle();
         }
         mean(&posterior)
     }
 
-    /// The weight that people were served by, on average.
+    /// Learns that somebody was looked at after so much virtual time.
+    pub(super) fn served(&mut self, virtual_time: f64) {
+        self.served = (self.served.0 + 1.0, self.served.1 + virtual_time);
+    }
+
+    /// The weight that people are served by, on average: looks, by the virtual time that everybody waited for them.
     #[must_use]
     pub fn mean_weight(&self) -> f64 {
-        let granted = GRANTED * USUAL.sqrt();
-        (granted + self.served) / (GRANTED + self.learnt.iter().sum::<f64>())
+        (GRANTED + self.served.0) / (GRANTED / USUAL.sqrt() + self.served.1)
     }
 
     /// How likely each rate is for a person.
@@ -130,14 +131,13 @@ impl Prior {
         let (quiet, changes, gap) = (f64::from(evidence.quiet), f64::from(evidence.changes), f64::from(evidence.gap));
         let logs: [f64; RATES] = array::from_fn(|k| {
             let rate = GRID[k];
-            let changed =
-                if changes > 0.0 { changes * (-(-rate * gap.max(super::SHORTEST)).exp_m1()).ln() } else { 0.0 };
-            self.logs[k] - rate * quiet + changed
+            let found = if changes > 0.0 { changes * (-(-rate * gap.max(super::SHORTEST)).exp_m1()).ln() } else { 0.0 };
+            self.logs[k] - rate * quiet + found
         });
-        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let likely = logs.map(|log| (log - most).exp());
-        let all: f64 = likely.iter().sum();
-        likely.map(|likely| likely / all)
+        let highest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let odds = logs.map(|log| (log - highest).exp());
+        let all: f64 = odds.iter().sum();
+        odds.map(|odds| odds / all)
     }
 
     fn settle(&mut self) {
@@ -156,7 +156,7 @@ fn mean(posterior: &[f64; RATES]) -> f64 {
 #[derive(Serialize, Deserialize)]
 pub(super) struct PriorRecord {
     pub(super) learnt: Vec<f64>,
-    pub(super) served: f64,
+    pub(super) served: (f64, f64),
     pub(super) faded_at: Option<Timestamp>,
 }
 
@@ -169,12 +169,11 @@ impl Prior {
 /// What was learnt over another grid is not used.
 impl From<PriorRecord> for Prior {
     fn from(PriorRecord { learnt, served, faded_at }: PriorRecord) -> Self {
-        let sane = |sums: &[f64; RATES]| {
-            served >= 0.0 && served.is_finite() && sums.iter().all(|sum| sum.is_finite() && *sum >= 0.0)
-        };
+        let sane =
+            |sums: &[f64; RATES]| sums.iter().chain([&served.0, &served.1]).all(|sum| sum.is_finite() && *sum >= 0.0);
         let mut prior = match <[f64; RATES]>::try_from(learnt).ok().filter(sane) {
             Some(learnt) => Self { learnt, served, faded_at, logs: [0.0; RATES] },
-            None => Self { learnt: [0.0; RATES], served: 0.0, faded_at: None, logs: [0.0; RATES] },
+            None => Self { learnt: [0.0; RATES], served: (0.0, 0.0), faded_at: None, logs: [0.0; RATES] },
         };
         prior.settle();
         prior

@@ -13,9 +13,6 @@ pub const LONGEST: f64 = 4.0;
 /// By how much ranks are spread, up or down.
 const JITTER: f64 = 0.05;
 
-/// A wait that took next to no virtual time counts as no greater share than this many average ones.
-const SHARE_MAX: f64 = 16.0;
-
 /// A subject's place in the queue of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
@@ -43,10 +40,11 @@ impl Turn {
         self.rank -= waits * (virtual_now - self.began).max(0.0);
     }
 
-    /// The weight by which it was really served, if it is looked at now.
+    /// How much virtual time its wait takes, if it is looked at now: what its weight says, or less if it was moved ahead. A look
+    /// that came before its turn, because a client asked, says nothing of the queue.
     #[must_use]
-    pub fn share(&self, virtual_now: f64) -> f64 {
-        1.0 / (virtual_now - self.began).max(f64::MIN_POSITIVE)
+    pub fn waited(&self, virtual_now: f64) -> f64 {
+        (self.rank.max(virtual_now) - self.began).max(0.0)
     }
 }
 
@@ -54,9 +52,4 @@ impl Turn {
 #[must_use]
 pub fn weight(rate: f64, mean: f64) -> f64 {
     rate.sqrt().max(mean / LONGEST)
-}
-
-/// A weight by which somebody was served, as it enters the average.
-pub(super) fn bounded(share: f64, mean: f64) -> f64 {
-    share.min(mean * SHARE_MAX)
 }

@@ -72,6 +72,10 @@ demo: ## the proxy in front of a simulated gateway, on 127.0.0.1:8080
 bench: ## what a hit costs, beside bare hyper, nginx, HAProxy and Varnish; more: make bench ARGS=--help
 	$(CARGO) bench --locked --bench hits -- $(ARGS)
 
+.PHONY: bench-freshness
+bench-freshness: ## how soon a change is told of, in simulated months, beside other ways of spending the lookups; minutes
+	$(CARGO) bench --locked --bench freshness -- $(ARGS)
+
 .PHONY: bench-instructions
 bench-instructions: ## instructions per hit, and whether they grew by more than 5 % since they were recorded; needs valgrind
 	$(CARGO) bench --locked --bench hits -- --instructions

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// What may be used on the same floor. `entry` and `change` speak of one another's types, the lookup asks the budget, and
 /// `config` fills the log's part.
-const NEIGHBOURS: [(&str, &[&str]); 7] = [
+const NEIGHBOURS: [(&str, &[&str]); 8] = [
     ("activity", &["jid"]),
     ("outcome", &["clock", "jid", "go_json"]),
     ("entry", &["clock", "outcome", "change", "jid", "record"]),
     ("change", &["clock", "outcome", "entry", "jid", "record"]),
+    ("recheck", &["clock", "record"]),
     ("record", &["clock", "outcome", "jid"]),
     ("avatars", &["budget"]),
     ("config", &["telemetry"]),

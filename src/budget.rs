@@ -299,6 +299,9 @@ impl Budget {
         for (label, tokens) in levels.tokens {
             metrics.budget_tokens.with_label_values(&[&label]).set(tokens);
         }
+        for (label, rate) in levels.rates {
+            metrics.budget_allowed.with_label_values(&[&label]).set(rate);
+        }
         for (label, left) in levels.cooling {
             metrics.cool_down_seconds.with_label_values(&[&label]).set(left.as_secs_f64());
         }

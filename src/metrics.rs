@@ -135,6 +135,8 @@ metrics! {
     budget_waiting: IntGauge = "budget_waiting";
     /// Lookups that may start at once, by device; devices that never had an answer share the one called new.
     budget_tokens: GaugeVec = "budget_tokens" ["device"];
+    /// Lookups per second that a device's budget allows now: the configured rate, less of it after a rate limit, none during one.
+    budget_allowed: GaugeVec = "budget_allowed_per_second" ["device"];
     /// Cool-downs begun because WhatsApp said slow down, by device; new: never had an answer, other: beyond the first hundred.
     cool_downs: IntCounterVec = "cool_downs_total" ["device"];
     /// What is left of a device's cool-down; 0 when it is not cooling down.

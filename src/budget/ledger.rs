@@ -68,6 +68,8 @@ pub(super) struct Levels {
     pub(super) gateway_refuses: bool,
     pub(super) waiting: usize,
     pub(super) tokens: Vec<(String, f64)>,
+    /// Lookups per second that are allowed.
+    pub(super) rates: Vec<(String, f64)>,
     pub(super) cooling: Vec<(String, Duration)>,
 }
 
@@ -398,14 +400,18 @@ impl Ledger {
             proven.filter(|device| !self.labelled.contains(*device)).take(room).cloned().collect();
         self.labelled.extend(newcomers);
         let mut tokens = vec![(NEW.to_owned(), self.tokens(&LaneId::New, now))];
+        let mut rates = vec![(NEW.to_owned(), self.limits(&LaneId::New, now).rate)];
         let mut cooling = vec![];
         for device in self.labelled.clone() {
             let label = device.label();
             let left = self.devices.get(&device).and_then(|known| known.cooling(now.steady));
+            let lane = LaneId::Own(device);
+            let rate = if left.is_some() { 0.0 } else { self.limits(&lane, now).rate };
             cooling.push((label.clone(), left.unwrap_or_default()));
-            tokens.push((label, self.tokens(&LaneId::Own(device), now)));
+            rates.push((label.clone(), rate));
+            tokens.push((label, self.tokens(&lane, now)));
         }
-        Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, cooling }
+        Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, rates, cooling }
     }
 
     fn tokens(&mut self, id: &LaneId, now: Now) -> f64 {

@@ -2,6 +2,7 @@
 
 use avatar_proxy::clock::Clock;
 use avatar_proxy::demo::Reply;
+use avatar_proxy::jid::Device;
 
 use super::*;
 use crate::support::hand::NO_LONGER_RECENT;
@@ -65,6 +66,13 @@ async fn answers_say_what_is_left_of_the_budget_and_when_it_comes_back() {
     let cold = ask(&app, "sales", 999_002).await.expect(429, "detail=rate-limit");
     let left = cold.retry_after();
     assert_eq!(said(&cold), [format!(r#""device";r=0;t={left}"#), r#""device";q=20;w=40"#.to_owned()]);
+    let label = Device::new("sales").unwrap().label();
+    let allowed = async || app.metric(&format!("avatar_proxy_budget_allowed_per_second{{device=\"{label}\"}}")).await;
+    assert!(allowed().await.abs() < 1e-9);
+    world.clock.advance(secs(left));
+    assert!((allowed().await - 0.5).abs() < 0.01);
+    world.clock.advance(secs(2 * 3600));
+    assert!((allowed().await - 1.0).abs() < 1e-9);
     app.stop().await;
 }
 

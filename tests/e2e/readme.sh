@@ -34,6 +34,7 @@ alike() {
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z/TIME/g' \
         -e 's/(ttl|max-age)=[0-9]+/\1=N/g' \
         -e 's/^(age|content-length): [0-9]+/\1: N/' \
+        -e 's/^(ratelimit: .*;r=)[0-9]+;t=[0-9]+/\1N;t=N/' \
         -e 's/("id":)"[0-9]+"/\1"N"/g' \
         -e 's/^(avatar_proxy_[^ ]*) [0-9.e-]+$/\1 N/' \
         -e 's/ +#.*$//' -e '/^$/d' | LC_ALL=C sort

@@ -21,6 +21,7 @@ mod endpoints;
 mod log;
 pub mod measured;
 pub mod none;
+pub mod redis;
 pub mod sqlite;
 
 pub use device::DeviceRecord;

@@ -3,6 +3,7 @@
 mod changes;
 mod endpoints;
 mod model;
+mod redis;
 mod sqlite;
 mod suite;
 
@@ -27,23 +28,30 @@ trait Engine {
     async fn open(&self) -> Opened;
 }
 
-macro_rules! every_engine {
-    ($($suite:ident::$promise:ident),* $(,)?) => {
-        mod on_sqlite {
+macro_rules! held_by {
+    ($name:ident, $engine:ty, $($suite:ident::$promise:ident),*) => {
+        mod $name {
             use super::Engine;
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
-                    super::$suite::$promise(super::sqlite::File::new()).await;
+                    super::$suite::$promise(<$engine>::new()).await;
                 }
             )*
 
             #[test]
             fn behaves_as_the_model() {
-                super::model::behaves_as_the_model(&super::sqlite::File::new());
+                super::model::behaves_as_the_model(&<$engine>::new());
             }
         }
+    };
+}
+
+macro_rules! every_engine {
+    ($($suite:ident::$promise:ident),* $(,)?) => {
+        held_by!(on_sqlite, super::sqlite::File, $($suite::$promise),*);
+        held_by!(on_redis, super::redis::Keys, $($suite::$promise),*);
     };
 }
 

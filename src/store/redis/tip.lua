@@ -1,0 +1,2 @@
+local epoch, _, last = extent()
+return { epoch, last }

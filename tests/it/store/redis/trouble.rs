@@ -1,0 +1,129 @@
+//! A server that is gone, slow, full or somebody else's.
+
+use std::time::{Duration, Instant};
+
+use avatar_proxy::outcome::Token;
+use avatar_proxy::store::{StoreError, Write};
+
+use super::super::{change, done, full, write};
+use super::{Server, open, refusal};
+use crate::support::eventually::eventually;
+
+#[tokio::test]
+async fn who_may_not_come_in_is_told_so() {
+    let server = Server::with(&["--requirepass s3cret"]);
+    let at = |login: &str| server.url().replace("redis://", &format!("redis://{login}"));
+    for login in ["", ":guess@", "ada:guess@"] {
+        let said = refusal(&at(login)).await;
+        assert!(said.contains("does not accept this user and password"), "{said}");
+        assert!(!said.contains("guess"), "{said}");
+    }
+    open(&at(":s3cret@")).await;
+    open(&at("default:s3cret@")).await;
+}
+
+#[tokio::test]
+async fn where_nobody_answers_is_said() {
+    let mut server = Server::start();
+    server.kill();
+    let said = refusal(&server.url()).await;
+    assert!(said.contains("cannot be reached") && said.contains(&server.port().to_string()), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone() {
+    let server = Server::start();
+    for foreign in ["SET {avatar-proxy}:meta diary", "HSET {avatar-proxy}:meta day 1"] {
+        server.ask("FLUSHALL");
+        server.ask(foreign);
+        let said = refusal(&server.url()).await;
+        assert!(said.contains("is another program's") && said.contains("?prefix="), "{said}");
+        assert_eq!(server.ask("DBSIZE"), redis::Value::Int(1));
+    }
+    open(&format!("{}?prefix=ours", server.url())).await;
+}
+
+#[tokio::test]
+async fn what_a_newer_program_made_is_left_alone() {
+    let server = Server::start();
+    open(&server.url()).await.close().await;
+    server.ask("HSET {avatar-proxy}:meta format 9");
+    let said = refusal(&server.url()).await;
+    assert!(said.contains("has format 9, and this program knows format 1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_replica_is_no_place_for_a_store() {
+    let primary = Server::start();
+    let replica = Server::with(&[&format!("--replicaof 127.0.0.1 {}", primary.port())]);
+    let said = refusal(&replica.url()).await;
+    assert!(said.contains("read-only replica"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_and_restarted_costs_no_call_and_nothing_that_was_acknowledged() {
+    let mut server = Server::with(&["--appendonly yes", "--appendfsync always"]);
+    let store = open(&server.url()).await;
+    let mut tip = store.tip();
+    let revision = done(&store, Write { change: Some(change("e", 1)), ..write(&full("1"), Token(0), 1, 10) }).await;
+    let held = store.find(&full("1")).await.unwrap();
+    server.restart();
+    assert_eq!(store.find(&full("1")).await.unwrap(), held, "by the first call");
+    assert!(store.claim(&full("1")).await.unwrap().start > revision);
+    tip.mark_unchanged();
+    let other = open(&server.url()).await;
+    done(&other, Write { change: Some(change("f", 2)), ..write(&full("1"), revision, 1, 10) }).await;
+    eventually("what others append is heard of again", async || *tip.borrow() == 2).await;
+}
+
+#[tokio::test]
+async fn while_the_server_is_gone_calls_fail_at_once() {
+    let mut server = Server::start();
+    let store = open(&server.url()).await;
+    server.kill();
+    let started = Instant::now();
+    for _ in 0..50 {
+        assert!(matches!(store.find(&full("1")).await, Err(StoreError::Unavailable(_))));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    server.restart();
+    eventually("it is found again", async || store.find(&full("1")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_fails_calls_in_time() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    server.pause();
+    let started = Instant::now();
+    let calls = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move { store.find(&full("1")).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert!(matches!(call.await.unwrap(), Err(StoreError::Unavailable(_))));
+    }
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    server.resume();
+    eventually("it answers again", async || store.find(&full("1")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_a_write_as_a_whole_and_is_read_on() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    let revision = done(&store, write(&full("1"), Token(0), 1, 10)).await;
+    let held = store.find(&full("1")).await.unwrap();
+    store.check().await.unwrap();
+    server.ask("CONFIG SET maxmemory 1");
+    let wanted = Write { change: Some(change("e", 1)), ..write(&full("1"), revision, 2, 20) };
+    for failed in [store.apply(wanted.clone()).await.err(), store.check().await.err()] {
+        assert!(matches!(failed, Some(StoreError::Unavailable(said)) if said.contains("OOM")));
+    }
+    assert_eq!(store.find(&full("1")).await.unwrap(), held);
+    assert_eq!(store.read_log(0, 9).await.unwrap().records, []);
+    server.ask("CONFIG SET maxmemory 0");
+    store.check().await.unwrap();
+    done(&store, wanted).await;
+    assert_eq!(store.read_log(0, 9).await.unwrap().records.len(), 1);
+}

@@ -27,7 +27,8 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 .PHONY: test
-test: ## every test but those of `make e2e`
+test: ## every test but those of `make e2e`; installs redis-server if there is none
+	scripts/need redis-server
 	$(CARGO) test --locked
 
 .PHONY: e2e

@@ -4,8 +4,9 @@
 //! * One Lua script for each atomic step ([`scripts`]), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
 //! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so.
-//! * An emptied server is a new store with an epoch of its own. Its tokens begin where the clock stands, in microseconds, which is
-//!   beyond all that were handed out before, so that no look of before counts as one of after.
+//! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is
+//!   there goes on as a log with another epoch, so that subscribers are told of a gap. Neither tokens nor places in the log are
+//!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `log` and `endpoints` read what
@@ -21,12 +22,12 @@ mod reply;
 mod rows;
 mod scripts;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Mutex, RwLock, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -53,7 +54,7 @@ const BATCH: usize = 500;
 pub struct Redis {
     shared: Arc<Shared>,
     /// Whether it is open. Every call holds this, so that closing waits for those under way.
-    is_open: RwLock<bool>,
+    is_open: tokio::sync::RwLock<bool>,
     /// Ends `follower`, at the latest when this is dropped.
     stop: DropGuard,
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -68,6 +69,8 @@ struct Shared {
     meta: String,
     /// The highest token that was seen here.
     tokens: AtomicU64,
+    /// The epoch that was seen here last.
+    epoch: RwLock<String>,
     /// The log's last sequence.
     tip: watch::Sender<u64>,
 }
@@ -79,15 +82,25 @@ impl From<RedisError> for StoreError {
 }
 
 impl Shared {
-    /// Runs a script, on a store that is begun anew if nothing is left of it.
+    /// Runs a script, on a store that is begun anew if it is not what was seen of it before.
     async fn run(&self, script: &Script, arguments: &Arguments) -> Result<Value, StoreError> {
-        match self.send(script, arguments).await {
-            Err(error) if error.code() == Some("EMPTIED") => {
+        match self.send(script, &self.with_place(arguments)).await {
+            Err(error) if matches!(error.code(), Some("EMPTIED" | "LOST")) => {
                 self.begin().await?;
-                Ok(self.send(script, arguments).await?)
+                Ok(self.send(script, &self.with_place(arguments)).await?)
             }
             answer => Ok(answer?),
         }
+    }
+
+    /// What every script is given besides: how far the log was seen to reach.
+    fn with_place(&self, arguments: &Arguments) -> Arguments {
+        let epoch = self.epoch();
+        arguments.clone().with(&epoch[..]).number(*self.tip.borrow())
+    }
+
+    fn epoch(&self) -> RwLockReadGuard<'_, String> {
+        self.epoch.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, script: &Script, arguments: &Arguments) -> Result<Value, RedisError> {
@@ -115,7 +128,12 @@ impl Redis {
         let shared = Arc::new(open::open(address, clock).await?);
         let stop = CancellationToken::new();
         let follower = tokio::spawn(follow::follow(shared.clone(), stop.clone()));
-        Ok(Self { shared, is_open: RwLock::new(true), stop: stop.drop_guard(), follower: Mutex::new(Some(follower)) })
+        Ok(Self {
+            shared,
+            is_open: tokio::sync::RwLock::new(true),
+            stop: stop.drop_guard(),
+            follower: Mutex::new(Some(follower)),
+        })
     }
 
     async fn run(&self, script: impl FnOnce(&Scripts) -> &Script, with: Arguments) -> Result<Value, StoreError> {
@@ -124,6 +142,11 @@ impl Redis {
             return Err(StoreError::Unavailable("it is closed".into()));
         }
         self.shared.run(script(&self.shared.scripts), &with).await
+    }
+
+    /// The highest token that was seen here.
+    fn seen(&self) -> u64 {
+        self.shared.tokens.load(Ordering::Relaxed)
     }
 
     fn saw(&self, token: u64) -> Token {
@@ -155,21 +178,26 @@ impl Store for Redis {
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
-        let mut claim = Fields::of(self.run(|scripts| &scripts.claim, of_key(key)).await?)?;
+        let mut claim = Fields::of(self.run(|scripts| &scripts.claim, of_key(key).number(self.seen())).await?)?;
         let start = self.saw(claim.number()?);
         Ok(Claim { start, held: rows::held(claim.list()?)? })
     }
 
     /// After an error it may have been written all the same: the answer may have been lost on its way. Then the next look finds it.
+    /// For the same reason it may meet itself, when it was sent once more: no two looks leave the same behind.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write)).await?)?;
+        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write, self.seen())).await?)?;
         match applied.text()?.as_str() {
             "done" => {
                 let token = self.saw(applied.number()?);
                 self.shared.reaches(applied.number()?);
                 Ok(Applied::Done(token))
             }
-            "conflict" => Ok(Applied::Conflict(Box::new(rows::held(applied.list()?)?))),
+            "conflict" => {
+                let held = rows::held(applied.list()?)?;
+                let is_ours = held.entry.as_ref() == Some(&write.entry) && held.state == write.state;
+                Ok(if is_ours { Applied::Done(held.revision) } else { Applied::Conflict(Box::new(held)) })
+            }
             _ => Ok(Applied::Forgotten),
         }
     }
@@ -213,7 +241,8 @@ impl Store for Redis {
     }
 
     async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
-        let arguments = or_all(Arguments::default().with(jid.to_string()).time(at), device);
+        let arguments = Arguments::default().with(jid.to_string()).time(at).number(self.seen());
+        let arguments = or_all(arguments, device);
         let sequence: u64 = number(self.run(|scripts| &scripts.forget, arguments).await?)?;
         self.shared.reaches(sequence);
         Ok(sequence > 0)

@@ -1,6 +1,6 @@
 -- The one atomic compare and write.
 -- ARGV: device, jid, variant, start, expected, state, record, due, requested or '', other variant or '', its due time,
--- siblings' due time or '', and if there is a change: kind, at, event id, reason, old id, new id, version, not before.
+-- siblings' due time or '', the highest token that was seen, and if there is a change: kind, at, event id, reason, old id, new id, version, not before.
 local device, jid, variant = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local start, expected = tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -9,8 +9,7 @@ for _, at in ipairs(redis.call('HMGET', FORGOTTEN, jid, jid .. '\0' .. device)) 
         return { 'forgotten' }
     end
 end
-local meta = redis.call('HMGET', META, 'forgotten', 'tokens')
-if start < tonumber(meta[1]) then
+if start < tonumber(redis.call('HGET', META, 'forgotten')) then
     return { 'forgotten' }
 end
 
@@ -23,15 +22,12 @@ end
 -- Nothing was written up to here; nothing fails from here on.
 name = name or name_of(number_of(device, true), jid)
 local sequence = 0
-if ARGV[13] and redis.call('ZADD', base .. 'h:' .. name, 'NX', 0, ARGV[15]) == 1 then
-    sequence = append(ARGV[13], ARGV[14], device, jid, unpack(ARGV, 15, 20))
-    redis.call('ZADD', base .. 'h:' .. name, sequence, ARGV[15])
+local events = base .. 'h:' .. name
+if ARGV[14] and redis.call('ZADD', events, 'NX', 0, ARGV[16]) == 1 then
+    sequence = append(ARGV[14], ARGV[15], device, jid, unpack(ARGV, 16, 21))
+    redis.call('ZADD', events, sequence, ARGV[16])
 end
--- A server that lost its last moments may have handed out more than it knows of.
-if start < 2 ^ 53 and start > tonumber(meta[2]) then
-    redis.call('HSET', META, 'tokens', ARGV[4])
-end
-local token = redis.call('HINCRBY', META, 'tokens', 1)
+local token = next_token(tonumber(ARGV[13]))
 
 if not subject then
     subject = { watch = false, held = {} }

@@ -10,8 +10,13 @@ local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
 local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
 local ENDPOINTS, STANDINGS = base .. 'endpoints', base .. 'standings'
 
-if redis.call('HEXISTS', META, 'epoch') == 0 then
+-- The last two arguments of every script: the epoch and the end of the log as the caller has seen them.
+local seen_last, seen_epoch = tonumber(table.remove(ARGV)), table.remove(ARGV)
+local found = redis.call('HMGET', META, 'epoch', 'last')
+if not found[1] then
     return redis.error_reply('EMPTIED nothing is left of the store')
+elseif found[1] == seen_epoch and tonumber(found[2]) < seen_last then
+    return redis.error_reply('LOST the server has lost what was written last')
 end
 
 local PERSON = '@s.whatsapp.net'
@@ -163,6 +168,14 @@ local function record_of(entry)
         fields[entry[2][at]] = entry[2][at + 1]
     end
     return tonumber(string.match(entry[1], '^%d+')), fields
+end
+
+-- Tokens only grow, also where the server has lost its last moments.
+local function next_token(seen)
+    if seen > tonumber(redis.call('HGET', META, 'tokens')) then
+        redis.call('HSET', META, 'tokens', seen)
+    end
+    return redis.call('HINCRBY', META, 'tokens', 1)
 end
 
 local function extent()

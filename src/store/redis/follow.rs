@@ -14,7 +14,10 @@ use crate::store::StoreError;
 
 /// How long the server is asked to wait for something new. So long at the most it may take until it is noticed that the log is
 /// another one.
-const WAIT: Duration = Duration::from_secs(1);
+const WAIT: Duration = Duration::from_millis(WAIT_MILLIS);
+
+/// The same, as it is asked for.
+const WAIT_MILLIS: u64 = 1000;
 
 /// How long after a failure it is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -23,10 +26,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// after from being answered.
 pub(super) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     let following = async {
-        let mut epoch = None;
         loop {
             // Whatever fails here fails for others too, who say so.
-            if let Err(error) = listen(&shared, &mut epoch).await {
+            if let Err(error) = listen(&shared).await {
                 tracing::debug!(%error, "the log cannot be followed");
             }
             tokio::time::sleep(PAUSE).await;
@@ -39,17 +41,17 @@ pub(super) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 /// Tells the log's end whenever it moves, until something fails.
-async fn listen(shared: &Shared, epoch: &mut Option<Vec<u8>>) -> Result<(), StoreError> {
+async fn listen(shared: &Shared) -> Result<(), StoreError> {
     let mut wire = shared.link.connect(WAIT + ANSWER).await?;
     loop {
         let mut answer = Fields::of(shared.run(&shared.scripts.tip, &Arguments::default()).await?)?;
-        let (found, last) = (answer.bytes()?, answer.number()?);
-        if epoch.as_ref().is_some_and(|epoch| *epoch != found) {
-            // Another log: where the old one ended says nothing.
-            shared.tip.send_replace(last);
+        let (epoch, last) = (answer.text()?, answer.number()?);
+        if *shared.epoch() == epoch {
+            shared.reaches(last);
+        } else {
+            // Somebody else has begun another log: it must reach beyond what was seen of the old one.
+            shared.begin().await?;
         }
-        *epoch = Some(found);
-        shared.reaches(last);
         wait(shared, &mut wire, last).await?;
     }
 }
@@ -57,7 +59,7 @@ async fn listen(shared: &Shared, epoch: &mut Option<Vec<u8>>) -> Result<(), Stor
 /// Until there is something behind `last`, or for [`WAIT`].
 async fn wait(shared: &Shared, wire: &mut Wire, last: u64) -> Result<(), StoreError> {
     let mut read = redis::cmd("XREAD");
-    read.arg("BLOCK").arg(WAIT.as_millis() as u64).arg("COUNT").arg(1);
+    read.arg("BLOCK").arg(WAIT_MILLIS).arg("COUNT").arg(1);
     read.arg("STREAMS").arg(shared.link.address.log()).arg(format!("{last}-0"));
     let _: Value = wire.send(&read).await?;
     Ok(())

@@ -1,7 +1,7 @@
--- ARGV: jid, when, and the device unless all are meant.
-local jid, devices = ARGV[1], { ARGV[3] }
+-- ARGV: jid, when, the highest token that was seen, and the device unless all are meant.
+local jid, devices = ARGV[1], { ARGV[4] }
 local whom = devices[1] and jid .. '\0' .. devices[1] or jid
-redis.call('HSET', FORGOTTEN, whom, redis.call('HINCRBY', META, 'tokens', 1))
+redis.call('HSET', FORGOTTEN, whom, next_token(tonumber(ARGV[3])))
 redis.call('ZADD', FORGOTTEN_AT, ARGV[2], whom)
 
 local held = false

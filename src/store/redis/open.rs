@@ -4,6 +4,7 @@
 //! to do. What is not ours is never touched.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
@@ -24,12 +25,27 @@ const OLDEST: &str = "7.0";
 
 /// What was found.
 enum Found {
-    /// A store: the log's last sequence, and whether it was begun now.
-    Open(u64, bool),
+    /// A store.
+    Open(Place, Begun),
     /// What a newer program made, and in which format.
     Newer(u64),
     /// A key of ours that is something else.
     Foreign,
+}
+
+/// How far the log reaches.
+struct Place {
+    epoch: String,
+    last: u64,
+}
+
+/// Whether a log was begun now.
+enum Begun {
+    No,
+    /// There was nothing.
+    Empty,
+    /// There was less than there had been.
+    Behind,
 }
 
 pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenError> {
@@ -39,13 +55,14 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
         OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
     })?;
     let (tip, _) = watch::channel(0);
-    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens: AtomicU64::new(0), tip };
+    let (tokens, epoch) = (AtomicU64::new(0), RwLock::default());
+    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, epoch, tip };
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;
     match shared.find_or_make().await.map_err(failed)? {
-        Ok(Found::Open(last, _)) => {
-            shared.reaches(last);
+        Ok(Found::Open(place, _)) => {
+            shared.stands_at(place);
             Ok(shared)
         }
         Ok(found) => Err(OpenError(refused(&said, &shared.meta, &found))),
@@ -60,28 +77,49 @@ impl Shared {
         // Nobody hands out a million a second, so that the clock is ahead of every token.
         let tokens = now.saturating_mul(1000).max(seen + 1);
         let epoch = format!("{:016x}", fastrand::u64(..));
-        let arguments = Arguments::default().with(FORMAT).with(epoch).number(tokens);
+        let arguments = self.with_place(&Arguments::default().with(FORMAT).with(epoch).number(tokens));
         self.send(&self.scripts.open, &arguments).await.map(found)
     }
 
-    /// Begins the store anew, of which nothing is left.
+    /// Goes on with what is there now, which is not what was seen before.
     pub(super) async fn begin(&self) -> Result<(), StoreError> {
-        match self.find_or_make().await?? {
-            Found::Open(_, begun) => {
-                if begun {
-                    tracing::warn!("nothing is left of the store: it begins anew, with another epoch");
-                }
-                Ok(())
+        let (place, begun) = match self.find_or_make().await?? {
+            Found::Open(place, begun) => (place, begun),
+            found => return Err(StoreError::Unavailable(refused(&self.link.address.to_string(), &self.meta, &found))),
+        };
+        match begun {
+            Begun::No => {}
+            Begun::Empty => {
+                tracing::warn!("nothing is left of the store: it begins anew, and subscribers are told of a gap")
             }
-            found => Err(StoreError::Unavailable(refused(&self.link.address.to_string(), &self.meta, &found))),
+            Begun::Behind => {
+                tracing::warn!(
+                    "the store has lost what was written last: it goes on, and subscribers are told of a gap"
+                );
+            }
         }
+        self.stands_at(place);
+        Ok(())
+    }
+
+    fn stands_at(&self, Place { epoch, last }: Place) {
+        *self.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
+        self.reaches(last);
     }
 }
 
 fn found(answer: Value) -> Result<Found, StoreError> {
     let mut answer = Fields::of(answer)?;
     Ok(match answer.text()?.as_str() {
-        "open" => Found::Open(answer.number()?, answer.number::<u8>()? > 0),
+        "open" => {
+            let place = Place { epoch: answer.text()?, last: answer.number()? };
+            let begun = match answer.number::<u8>()? {
+                0 => Begun::No,
+                1 => Begun::Empty,
+                _ => Begun::Behind,
+            };
+            Found::Open(place, begun)
+        }
         "newer" => Found::Newer(answer.number()?),
         _ => Found::Foreign,
     })

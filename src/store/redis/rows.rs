@@ -43,8 +43,8 @@ fn interval(fields: &mut Fields) -> Result<Option<Duration>, StoreError> {
     Ok(fields.optional_number()?.map(Duration::from_millis))
 }
 
-/// The arguments of `apply`.
-pub(super) fn write(write: &Write) -> Arguments {
+/// The arguments of `apply`; `seen` is the highest token that was.
+pub(super) fn write(write: &Write, seen: u64) -> Arguments {
     let arguments = of_key(&write.key)
         .number(write.start.0)
         .number(write.expected.0)
@@ -54,7 +54,8 @@ pub(super) fn write(write: &Write) -> Arguments {
         .or_empty(write.requested_at.map(millis))
         .or_empty(write.also_due.as_ref().map(|(key, _)| key.variant.to_bits()))
         .or_empty(write.also_due.as_ref().map(|(_, due)| millis(*due)))
-        .or_empty(write.siblings_due.map(millis));
+        .or_empty(write.siblings_due.map(millis))
+        .number(seen);
     let Some(change) = &write.change else { return arguments };
     arguments
         .with(change.kind.as_str())

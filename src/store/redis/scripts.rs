@@ -94,7 +94,7 @@ scripts! {
 }
 
 /// What a script is given, in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Arguments(Vec<Vec<u8>>);
 
 impl Arguments {
@@ -106,13 +106,11 @@ impl Arguments {
 
     /// One more, empty if there is none.
     pub(super) fn or_empty(mut self, argument: Option<impl ToRedisArgs>) -> Self {
-        match argument {
-            Some(argument) => self.with(argument),
-            None => {
-                self.0.write_arg(b"");
-                self
-            }
+        if let Some(argument) = argument {
+            return self.with(argument);
         }
+        self.0.write_arg(b"");
+        self
     }
 
     /// These, and then others.

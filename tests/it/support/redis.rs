@@ -10,10 +10,21 @@ use tempfile::TempDir;
 
 /// A running server, or one that was killed.
 pub(crate) struct Redis {
-    child: Option<Child>,
+    running: Option<Running>,
     port: u16,
     options: Vec<String>,
     pub(crate) folder: TempDir,
+}
+
+/// A process that ends with the value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that is stopped ends too.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Ports that the system gives to nobody by itself.
@@ -33,16 +44,16 @@ impl Redis {
     /// The same in a folder that holds what it needs.
     pub(crate) fn in_folder(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().flat_map(|option| option.split(' ')).map(str::to_owned).collect();
-        let mut server = Self { child: None, port: 0, options, folder };
-        while server.child.is_none() {
+        let mut server = Self { running: None, port: 0, options, folder };
+        while server.running.is_none() {
             server.port = fastrand::u16(PORTS);
-            server.child = server.run();
+            server.running = server.run();
         }
         server
     }
 
     /// `None` if somebody else has the port.
-    fn run(&self) -> Option<Child> {
+    fn run(&self) -> Option<Running> {
         let with_tls = self.options.iter().any(|option| option.starts_with("--tls"));
         let (plain, tls) = if with_tls { (0, self.port) } else { (self.port, 0) };
         let mut command = Command::new("redis-server");
@@ -57,13 +68,14 @@ impl Redis {
         if with_tls {
             command.args(["--tls-port", &tls.to_string()]);
         }
-        let mut child = command
+        let child = command
             .args(&self.options)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server is there: `make check` installs it");
-        let stdout = child.stdout.take().unwrap();
+        let mut running = Running(child);
+        let stdout = running.0.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -73,17 +85,15 @@ impl Redis {
         });
         let mut seen = vec![];
         loop {
-            match lines.recv_timeout(Duration::from_secs(20)) {
-                Ok(line) if line.contains("Ready to accept connections") || line.contains("+monitor") => {
-                    return Some(child);
-                }
-                Ok(line) if line.contains("Address already in use") || line.contains("Failed listening") => {
-                    child.wait().unwrap();
-                    return None;
-                }
-                Ok(line) => seen.push(line),
-                Err(_) => panic!("redis-server never was ready: {seen:?}"),
+            let line = lines.recv_timeout(Duration::from_secs(20));
+            let line = line.unwrap_or_else(|_| panic!("redis-server never was ready: {seen:?}"));
+            if line.contains("Ready to accept connections") || line.contains("+monitor") {
+                return Some(running);
             }
+            if line.contains("Address already in use") {
+                return None;
+            }
+            seen.push(line);
         }
     }
 
@@ -114,18 +124,14 @@ impl Redis {
 
     /// Ends it as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // A server that is stopped ends too.
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+        self.running = None;
     }
 
     /// Starts it again after a kill, on the same port, with what is on its disk.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.child = self.run();
-        assert!(self.child.is_some(), "the port was taken meanwhile");
+        self.running = self.run();
+        assert!(self.running.is_some(), "the port was taken meanwhile");
     }
 
     /// Lets it stand still: connections stay open and nothing answers.
@@ -138,13 +144,7 @@ impl Redis {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().expect("it runs").id().to_string();
+        let id = self.running.as_ref().expect("it runs").0.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

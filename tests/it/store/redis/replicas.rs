@@ -11,6 +11,9 @@ use super::super::{Opened, at, change, done, full, key_of, preview, write};
 use super::{Server, open};
 use crate::support::eventually::eventually;
 
+/// A stream's name and its entries, each a place and fields.
+type Stream = (String, Vec<(String, Vec<String>)>);
+
 async fn changed(store: &Opened, key: &Key, event: &str) -> Token {
     let expected = store.find(key).await.unwrap().revision;
     done(store, Write { change: Some(change(event, 1)), ..write(key, expected, 1, 10) }).await
@@ -36,15 +39,15 @@ async fn what_one_replica_wrote_the_others_find_and_hear_of() {
 async fn replicas_write_one_unbroken_chain() {
     let server = Server::start();
     let mut writers = vec![];
-    for replica in 0..4 {
+    for replica in 0..4u64 {
         let store = open(&server.url()).await;
         writers.push(tokio::spawn(async move {
             let mut links = vec![];
-            for round in 0..25 {
+            for look in replica * 25..replica * 25 + 25 {
                 let mut expected = store.claim(&full("1")).await.unwrap().held.revision;
                 loop {
-                    let event = format!("{replica} {round}");
-                    let write = Write { change: Some(change(&event, 1)), ..write(&full("1"), expected, 1, 10) };
+                    let told = Some(change(&look.to_string(), look));
+                    let write = Write { change: told, ..write(&full("1"), expected, look, 10) };
                     match store.apply(write).await.unwrap() {
                         Applied::Done(token) => break links.push((expected, token)),
                         Applied::Conflict(held) => expected = held.revision,
@@ -101,7 +104,6 @@ async fn who_was_forgotten_by_one_replica_does_not_come_back_by_another() {
 async fn nothing_is_left_of_who_was_forgotten() {
     let server = Server::start();
     let store = open(&server.url()).await;
-    let before = server.text("DBSIZE");
     for key in [full("1"), preview("1"), key_of("d", "1", false, false), full("120363025246125486")] {
         changed(&store, &key, &format!("{key:?}")).await;
     }
@@ -112,7 +114,7 @@ async fn nothing_is_left_of_who_was_forgotten() {
     let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server.raw()).unwrap();
     keys.sort_unstable();
     let kept = ["devices", "log", "meta", "names"].map(|key| format!("{{avatar-proxy}}:{key}"));
-    assert_eq!(keys, kept, "there were {before}");
+    assert_eq!(keys, kept);
     assert_eq!(store.read_log(0, 9).await.unwrap().records.iter().filter(|r| r.what == What::Forgotten).count(), 2);
 }
 
@@ -136,8 +138,7 @@ async fn the_log_is_a_stream_that_anybody_can_read() {
     let group = "XGROUP CREATE {avatar-proxy}:log readers 0".split(' ').collect::<Vec<_>>();
     redis::cmd(group[0]).arg(&group[1..]).exec(&mut server.raw()).unwrap();
     let answer = server.ask("XREADGROUP GROUP readers one COUNT 9 STREAMS {avatar-proxy}:log >");
-    type Entries = Vec<(String, Vec<(String, Vec<String>)>)>;
-    let streams: Entries = redis::from_redis_value(answer).unwrap();
+    let streams: Vec<Stream> = redis::from_redis_value(answer).unwrap();
     let (place, fields) = &streams[0].1[0];
     let fields: Vec<_> = fields.chunks(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
     let expected = [
@@ -179,21 +180,28 @@ async fn a_damaged_record_counts_as_absent_and_is_written_anew() {
 }
 
 #[tokio::test]
-async fn an_emptied_server_is_a_new_store_whose_tokens_go_on() {
+async fn an_emptied_server_is_another_log_whose_places_and_tokens_go_on() {
     let server = Server::start();
     let (a, b) = (open(&server.url()).await, open(&server.url()).await);
     for event in ["one", "two"] {
         changed(&a, &full("1"), event).await;
     }
-    let (before, last) = (a.read_log(0, 9).await.unwrap(), a.claim(&full("1")).await.unwrap().start);
+    let (before, token) = (a.read_log(0, 9).await.unwrap(), a.claim(&full("1")).await.unwrap().start);
     server.ask("FLUSHALL");
-    assert!(b.claim(&full("1")).await.unwrap().start > last);
-    let after = a.read_log(0, 9).await.unwrap();
-    assert_ne!(after.extent.epoch, before.extent.epoch);
-    assert_eq!((after.extent.last, after.records.len()), (0, 0));
-    eventually("both learn where the new log ends", async || *a.tip().borrow() == 0 && *b.tip().borrow() == 0).await;
-    changed(&a, &full("1"), "three").await;
-    assert_eq!(b.read_log(0, 9).await.unwrap().extent.last, 1);
+    // It begins by somebody who has seen nothing.
+    let c = open(&server.url()).await;
+    changed(&c, &full("1"), "three").await;
+    assert!(b.claim(&full("1")).await.unwrap().start > token);
+    eventually("all go on behind where the old log ended", async || {
+        [&a, &b, &c].iter().all(|store| *store.tip().borrow() > before.extent.last)
+    })
+    .await;
+    changed(&a, &full("1"), "four").await;
+    let after = b.read_log(0, 9).await.unwrap();
+    assert!(after.extent.epoch != before.extent.epoch && !after.extent.reaches(before.extent.cursor(2)));
+    assert_eq!(after.records.len(), 2);
+    assert_eq!(after.extent, a.read_log(0, 9).await.unwrap().extent);
+    assert_eq!(after.extent, c.read_log(0, 9).await.unwrap().extent);
 }
 
 #[tokio::test]
@@ -204,6 +212,26 @@ async fn a_script_that_the_server_does_not_know_is_sent_again() {
     server.ask("SCRIPT FLUSH");
     done(&store, write(&full("1"), revision, 2, 10)).await;
     assert!(store.find(&full("1")).await.unwrap().entry.is_some());
+}
+
+#[tokio::test]
+async fn a_write_that_is_sent_twice_is_written_once() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    let twice = Write { change: Some(change("e", 1)), ..write(&full("1"), Token(0), 1, 10) };
+    let token = done(&store, twice.clone()).await;
+    assert_eq!(done(&store, twice).await, token);
+    assert_eq!(store.read_log(0, 9).await.unwrap().extent.last, 1);
+}
+
+#[tokio::test]
+async fn a_record_that_was_trimmed_leaves_no_trace() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    changed(&store, &full("1"), "e").await;
+    assert_eq!(server.text("TYPE {avatar-proxy}:h:1/1"), "zset");
+    store.trim_log(at(99), 9).await.unwrap();
+    assert_eq!(server.text("TYPE {avatar-proxy}:h:1/1"), "none");
 }
 
 #[tokio::test]

@@ -77,6 +77,29 @@ async fn a_server_that_was_killed_and_restarted_costs_no_call_and_nothing_that_w
 }
 
 #[tokio::test]
+async fn a_server_that_lost_its_last_moments_goes_on_as_another_log() {
+    let mut server = Server::start();
+    let store = open(&server.url()).await;
+    let changed = async |who: &str, event: &str| {
+        let expected = store.find(&full(who)).await.unwrap().revision;
+        done(&store, Write { change: Some(change(event, 1)), ..write(&full(who), expected, 1, 10) }).await
+    };
+    changed("1", "kept").await;
+    server.ask("SAVE");
+    changed("2", "lost").await;
+    let before = store.read_log(0, 9).await.unwrap().extent;
+    let token = store.claim(&full("1")).await.unwrap().start;
+    server.restart();
+    assert!(changed("3", "new").await > token, "by the first call");
+    let after = store.read_log(0, 9).await.unwrap();
+    assert!(after.extent.epoch != before.epoch && !after.extent.reaches(before.cursor(before.last)));
+    let places: Vec<_> = after.records.iter().map(|record| record.sequence).collect();
+    assert_eq!(places, [1, 4], "what was kept, and a place that was never given before");
+    assert!(store.find(&full("1")).await.unwrap().entry.is_some());
+    assert!(store.find(&full("2")).await.unwrap().entry.is_none());
+}
+
+#[tokio::test]
 async fn while_the_server_is_gone_calls_fail_at_once() {
     let mut server = Server::start();
     let store = open(&server.url()).await;

@@ -79,7 +79,7 @@ fn recording(machine: &Machine, path: &Path, entries: u64, text: &mut String) ->
 pub(crate) fn record_all(machine: &Machine, store: &Arc<dyn Store>, entries: u64, text: &mut String) -> Outcome {
     let next = Arc::new(AtomicU64::new(0));
     println!("Recording {entries} entries ...");
-    writeln!(text, "| callers at once | durable records per second |\n| --- | --- |")?;
+    writeln!(text, "| callers that record at once | acknowledged per second |\n| --- | --- |")?;
     for callers in CALLERS {
         let first = next.load(Ordering::SeqCst);
         let began = Instant::now();

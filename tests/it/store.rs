@@ -21,6 +21,9 @@ type Opened = Arc<dyn avatar_proxy::store::Engine>;
 
 /// Where an engine keeps its records while its stores come and go.
 trait Engine {
+    /// How many stores may be open on one place.
+    const REPLICAS: usize;
+
     /// An empty place.
     fn new() -> Self;
 

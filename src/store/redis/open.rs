@@ -184,3 +184,24 @@ fn explain(address: &Address, error: &RedisError) -> OpenError {
     };
     OpenError(format!("the Redis at {address} {sentence}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_are_too_old_are_named() {
+        for (info, refused) in [
+            ("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n", None),
+            ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n", None),
+            ("redis_version:10.0.0\r\n", None),
+            ("redis_version:6.2.14\r\n", Some("is Redis 6.2.14, and the store needs 7.0 or newer, or Valkey")),
+            ("redis_version:x\r\n", Some("does not tell its version")),
+            ("", Some("does not tell its version")),
+        ] {
+            let said = check_version("redis://h:1", info).err().map(|error| error.0);
+            assert_eq!(said.is_some(), refused.is_some(), "{info}: {said:?}");
+            assert!(said.unwrap_or_default().contains(refused.unwrap_or_default()), "{info}");
+        }
+    }
+}

@@ -26,6 +26,8 @@ async fn refusal(url: &str) -> String {
 }
 
 impl Engine for Keys {
+    const REPLICAS: usize = 3;
+
     fn new() -> Self {
         Self(Server::start())
     }

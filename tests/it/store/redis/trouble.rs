@@ -1,9 +1,12 @@
 //! A server that is gone, slow, full or somebody else's.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{StoreError, Write};
+use avatar_proxy::store::{Applied, StoreError, What, Write};
+use tokio_util::sync::CancellationToken;
 
 use super::super::{change, done, full, write};
 use super::{Server, open, refusal};
@@ -74,6 +77,58 @@ async fn a_server_that_was_killed_and_restarted_costs_no_call_and_nothing_that_w
     let other = open(&server.url()).await;
     done(&other, Write { change: Some(change("f", 2)), ..write(&full("1"), revision, 1, 10) }).await;
     eventually("what others append is heard of again", async || *tip.borrow() == 2).await;
+}
+
+/// Looks at one person over and over from several replicas, until the server has been killed in the middle of it and is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_kill_of_the_server_and_is_told_once() {
+    let mut server = Server::with(&["--appendonly yes", "--appendfsync always"]);
+    let (acknowledged, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let mut replicas = vec![];
+    for replica in 1..=3 {
+        let (store, acknowledged, stop) = (open(&server.url()).await, acknowledged.clone(), stop.clone());
+        replicas.push(tokio::spawn(async move {
+            let mut tokens = vec![];
+            for look in 0.. {
+                if stop.is_cancelled() {
+                    break;
+                }
+                let Ok(claim) = store.claim(&full("1")).await else { continue };
+                let id = replica * 1_000_000 + look;
+                let told = Some(change(&id.to_string(), id));
+                let write = Write { change: told, ..write(&full("1"), claim.held.revision, id, 10) };
+                if let Ok(Applied::Done(token)) = store.apply(write).await {
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                    tokens.push((token, id));
+                }
+            }
+            tokens
+        }));
+    }
+    for so_many in [100, 200, 300] {
+        eventually("they write", async || acknowledged.load(Ordering::SeqCst) >= so_many).await;
+        server.restart();
+    }
+    eventually("they write again", async || acknowledged.load(Ordering::SeqCst) >= 400).await;
+    stop.cancel();
+    let mut written = vec![];
+    for replica in replicas {
+        written.extend(replica.await.unwrap());
+    }
+    written.sort_unstable();
+    let store = open(&server.url()).await;
+    let page = store.read_log(0, 100_000).await.unwrap();
+    let told = page.records.iter().map(|record| match &record.what {
+        What::Change(change) => change.1.event_id.parse().unwrap(),
+        What::Forgotten => panic!("nobody was forgotten"),
+    });
+    let mut told: Vec<u64> = told.collect();
+    let all = told.len();
+    told.retain(|id| written.iter().any(|(_, written)| written == id));
+    let ids: Vec<u64> = written.iter().map(|(_, id)| *id).collect();
+    assert_eq!(told, ids, "each once, in the order of their tokens");
+    assert!(all <= ids.len() + 9, "and few more: at each kill, one of each replica's may have been written unheard");
+    assert!(written.windows(2).all(|pair| pair[0].0 < pair[1].0), "no token is given twice");
 }
 
 #[tokio::test]

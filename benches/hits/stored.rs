@@ -138,7 +138,7 @@ fn key(number: u64) -> Key {
 }
 
 /// What the first look at a person writes.
-fn look(number: u64) -> Write {
+pub(crate) fn look(number: u64) -> Write {
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
     let (key, rules) = (key(number), Rules::default());
     let expiry = (now + Duration::from_secs(10 * 86_400)).as_millis() / 1000;

@@ -2,6 +2,7 @@
 
 mod power_cut;
 mod readers;
+mod stream;
 
 use std::process::Command;
 

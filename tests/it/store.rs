@@ -108,7 +108,7 @@ fn key_of(device: &str, who: &str, preview: bool, community: bool) -> Key {
     Key::new(Device::new(device).unwrap(), Jid::parse(who).unwrap(), preview, community)
 }
 
-fn full(who: &str) -> Key {
+pub(crate) fn full(who: &str) -> Key {
     key_of("", who, false, false)
 }
 
@@ -135,7 +135,7 @@ fn look(id: u64, start: Token, due: Timestamp) -> (Entry, State) {
 }
 
 /// The plainest write: picture `id`, due after `due` seconds.
-fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
+pub(crate) fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
     let (entry, state) = look(id, Token(id), at(due));
     Write {
         key: key.clone(),
@@ -150,7 +150,7 @@ fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
     }
 }
 
-fn change(event: &str, version: u64) -> Change {
+pub(crate) fn change(event: &str, version: u64) -> Change {
     Change {
         event_id: event.into(),
         kind: Kind::Changed,

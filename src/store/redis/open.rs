@@ -90,7 +90,7 @@ impl Shared {
         match begun {
             Begun::No => {}
             Begun::Empty => {
-                tracing::warn!("nothing is left of the store: it begins anew, and subscribers are told of a gap")
+                tracing::warn!("nothing is left of the store: it begins anew, and subscribers are told of a gap");
             }
             Begun::Behind => {
                 tracing::warn!(

@@ -1,6 +1,6 @@
 -- ARGV: now, end of the lease, how many at the most, and the time up to which it need not be remembered who was forgotten.
 local lease, taken = ARGV[2], {}
-for _, whom in ipairs(redis.call('ZRANGEBYSCORE', FORGOTTEN_AT, '-inf', ARGV[4])) do
+for _, whom in ipairs(redis.call('ZRANGEBYSCORE', FORGOTTEN_AT, '-inf', ARGV[4], 'LIMIT', 0, 100)) do
     -- Whatever began before is turned away from now on, whoever it is about: no clock has to be right.
     local floor = math.max(tonumber(redis.call('HGET', META, 'forgotten')), tonumber(redis.call('HGET', FORGOTTEN, whom)))
     redis.call('HSET', META, 'forgotten', floor)

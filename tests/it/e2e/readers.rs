@@ -23,13 +23,13 @@ fn block(language: &str) -> String {
 }
 
 /// A program that prints what it hears of. Dropping it kills it, in the middle of whatever it does.
-struct Reader {
+pub(super) struct Reader {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Reader {
-    fn start(command: &mut Command) -> Self {
+    pub(super) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the reader starts");
         let out = child.stdout.take().expect("stdout is a pipe");
         let (sender, lines) = mpsc::channel();
@@ -43,14 +43,22 @@ impl Reader {
         Self { child, lines }
     }
 
-    /// Waits for a line with this text; what comes before it is passed over.
-    async fn says(&self, text: &str) {
+    /// Waits for a line with this text: all that it said up to then.
+    pub(super) async fn says(&self, text: &str) -> Vec<String> {
         let mut said = vec![];
         eventually(&format!("it says {text}"), async || {
             said.extend(self.lines.try_iter());
             said.iter().any(|line: &String| line.contains(text))
         })
         .await;
+        said
+    }
+
+    /// Kills it: what it said since it was last listened to.
+    pub(super) fn kill(mut self) -> Vec<String> {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+        self.lines.iter().collect()
     }
 }
 

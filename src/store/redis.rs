@@ -69,10 +69,19 @@ struct Shared {
     meta: String,
     /// The highest token that was seen here.
     tokens: AtomicU64,
-    /// The epoch that was seen here last.
-    epoch: RwLock<String>,
-    /// The log's last sequence.
+    /// The log as it was seen here last.
+    seen: RwLock<Seen>,
+    /// Its last sequence, for those who wait.
     tip: watch::Sender<u64>,
+}
+
+/// A log, and how far it reaches.
+#[derive(Default)]
+struct Seen {
+    epoch: String,
+    last: u64,
+    /// What the last record tells of; empty if it tells of nothing, or is gone.
+    event: String,
 }
 
 impl From<RedisError> for StoreError {
@@ -84,23 +93,13 @@ impl From<RedisError> for StoreError {
 impl Shared {
     /// Runs a script, on a store that is begun anew if it is not what was seen of it before.
     async fn run(&self, script: &Script, arguments: &Arguments) -> Result<Value, StoreError> {
-        match self.send(script, &self.with_place(arguments)).await {
+        match self.send(script, &self.with_seen(arguments)).await {
             Err(error) if matches!(error.code(), Some("EMPTIED" | "LOST")) => {
                 self.begin().await?;
-                Ok(self.send(script, &self.with_place(arguments)).await?)
+                Ok(self.send(script, &self.with_seen(arguments)).await?)
             }
             answer => Ok(answer?),
         }
-    }
-
-    /// What every script is given besides: how far the log was seen to reach.
-    fn with_place(&self, arguments: &Arguments) -> Arguments {
-        let epoch = self.epoch();
-        arguments.clone().with(&epoch[..]).number(*self.tip.borrow())
-    }
-
-    fn epoch(&self) -> RwLockReadGuard<'_, String> {
-        self.epoch.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(&self, script: &Script, arguments: &Arguments) -> Result<Value, RedisError> {
@@ -112,9 +111,23 @@ impl Shared {
         }
     }
 
-    /// Notes that the log reaches as far as this.
-    fn reaches(&self, sequence: u64) {
-        self.tip.send_if_modified(|tip| std::mem::replace(tip, sequence.max(*tip)) < sequence);
+    /// What every script is given besides: the log as it was seen.
+    fn with_seen(&self, arguments: &Arguments) -> Arguments {
+        let seen = self.seen();
+        arguments.clone().with(&seen.event[..]).with(&seen.epoch[..]).number(seen.last)
+    }
+
+    fn seen(&self) -> RwLockReadGuard<'_, Seen> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the log, which is the one that was seen before, reaches as far as this.
+    fn reaches(&self, last: u64, event: &str) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if last > seen.last {
+            (seen.last, seen.event) = (last, event.to_owned());
+            self.tip.send_replace(last);
+        }
     }
 }
 
@@ -145,7 +158,7 @@ impl Redis {
     }
 
     /// The highest token that was seen here.
-    fn seen(&self) -> u64 {
+    fn token(&self) -> u64 {
         self.shared.tokens.load(Ordering::Relaxed)
     }
 
@@ -178,7 +191,7 @@ impl Store for Redis {
     }
 
     async fn claim(&self, key: &Key) -> Result<Claim, StoreError> {
-        let mut claim = Fields::of(self.run(|scripts| &scripts.claim, of_key(key).number(self.seen())).await?)?;
+        let mut claim = Fields::of(self.run(|scripts| &scripts.claim, of_key(key).number(self.token())).await?)?;
         let start = self.saw(claim.number()?);
         Ok(Claim { start, held: rows::held(claim.list()?)? })
     }
@@ -186,11 +199,12 @@ impl Store for Redis {
     /// After an error it may have been written all the same: the answer may have been lost on its way. Then the next look finds it.
     /// For the same reason it may meet itself, when it was sent once more: no two looks leave the same behind.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write, self.seen())).await?)?;
+        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write, self.token())).await?)?;
         match applied.text()?.as_str() {
             "done" => {
                 let token = self.saw(applied.number()?);
-                self.shared.reaches(applied.number()?);
+                let event = write.change.as_ref().map_or("", |change| &change.event_id);
+                self.shared.reaches(applied.number()?, event);
                 Ok(Applied::Done(token))
             }
             "conflict" => {
@@ -241,10 +255,10 @@ impl Store for Redis {
     }
 
     async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
-        let arguments = Arguments::default().with(jid.to_string()).time(at).number(self.seen());
+        let arguments = Arguments::default().with(jid.to_string()).time(at).number(self.token());
         let arguments = or_all(arguments, device);
         let sequence: u64 = number(self.run(|scripts| &scripts.forget, arguments).await?)?;
-        self.shared.reaches(sequence);
+        self.shared.reaches(sequence, "");
         Ok(sequence > 0)
     }
 

@@ -10,8 +10,8 @@ local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
 local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
 local ENDPOINTS, STANDINGS = base .. 'endpoints', base .. 'standings'
 
--- The last two arguments of every script: the epoch and the end of the log as the caller has seen them.
-local seen_last, seen_epoch = tonumber(table.remove(ARGV)), table.remove(ARGV)
+-- The last three arguments of every script, the log as the caller has seen it: the last event id, the epoch, the last sequence.
+local seen_last, seen_epoch, seen_event = tonumber(table.remove(ARGV)), table.remove(ARGV), table.remove(ARGV)
 local found = redis.call('HMGET', META, 'epoch', 'last')
 if not found[1] then
     return redis.error_reply('EMPTIED nothing is left of the store')

@@ -45,9 +45,10 @@ async fn listen(shared: &Shared) -> Result<(), StoreError> {
     let mut wire = shared.link.connect(WAIT + ANSWER).await?;
     loop {
         let mut answer = Fields::of(shared.run(&shared.scripts.tip, &Arguments::default()).await?)?;
-        let (epoch, last) = (answer.text()?, answer.number()?);
-        if *shared.epoch() == epoch {
-            shared.reaches(last);
+        let (epoch, last, event) = (answer.text()?, answer.number()?, answer.text()?);
+        let is_known = shared.seen().epoch == epoch;
+        if is_known {
+            shared.reaches(last, &event);
         } else {
             // Somebody else has begun another log: it must reach beyond what was seen of the old one.
             shared.begin().await?;

@@ -9,11 +9,11 @@ use std::sync::{PoisonError, RwLock};
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
 
-use super::Shared;
 use super::address::{Address, Shape};
 use super::link::Link;
 use super::reply::Fields;
 use super::scripts::{Arguments, Scripts};
+use super::{Seen, Shared};
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
@@ -26,17 +26,11 @@ const OLDEST: &str = "7.0";
 /// What was found.
 enum Found {
     /// A store.
-    Open(Place, Begun),
+    Open(Seen, Begun),
     /// What a newer program made, and in which format.
     Newer(u64),
     /// A key of ours that is something else.
     Foreign,
-}
-
-/// How far the log reaches.
-struct Place {
-    epoch: String,
-    last: u64,
 }
 
 /// Whether a log was begun now.
@@ -55,14 +49,14 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
         OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
     })?;
     let (tip, _) = watch::channel(0);
-    let (tokens, epoch) = (AtomicU64::new(0), RwLock::default());
-    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, epoch, tip };
+    let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
+    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, seen, tip };
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;
     match shared.find_or_make().await.map_err(failed)? {
-        Ok(Found::Open(place, _)) => {
-            shared.stands_at(place);
+        Ok(Found::Open(seen, _)) => {
+            shared.sees(seen);
             Ok(shared)
         }
         Ok(found) => Err(OpenError(refused(&said, &shared.meta, &found))),
@@ -72,19 +66,19 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
 
 impl Shared {
     async fn find_or_make(&self) -> Result<Result<Found, StoreError>, RedisError> {
-        let seen = self.tokens.load(Ordering::Relaxed);
+        let token = self.tokens.load(Ordering::Relaxed);
         let now = u64::try_from(self.clock.now().as_millis()).unwrap_or_default();
         // Nobody hands out a million a second, so that the clock is ahead of every token.
-        let tokens = now.saturating_mul(1000).max(seen + 1);
+        let tokens = now.saturating_mul(1000).max(token + 1);
         let epoch = format!("{:016x}", fastrand::u64(..));
-        let arguments = self.with_place(&Arguments::default().with(FORMAT).with(epoch).number(tokens));
+        let arguments = self.with_seen(&Arguments::default().with(FORMAT).with(epoch).number(tokens));
         self.send(&self.scripts.open, &arguments).await.map(found)
     }
 
     /// Goes on with what is there now, which is not what was seen before.
     pub(super) async fn begin(&self) -> Result<(), StoreError> {
-        let (place, begun) = match self.find_or_make().await?? {
-            Found::Open(place, begun) => (place, begun),
+        let (seen, begun) = match self.find_or_make().await?? {
+            Found::Open(seen, begun) => (seen, begun),
             found => return Err(StoreError::Unavailable(refused(&self.link.address.to_string(), &self.meta, &found))),
         };
         match begun {
@@ -98,13 +92,17 @@ impl Shared {
                 );
             }
         }
-        self.stands_at(place);
+        self.sees(seen);
         Ok(())
     }
 
-    fn stands_at(&self, Place { epoch, last }: Place) {
-        *self.epoch.write().unwrap_or_else(PoisonError::into_inner) = epoch;
-        self.reaches(last);
+    fn sees(&self, found: Seen) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        // Of what was seen of one log meanwhile nothing is forgotten.
+        if found.epoch != seen.epoch || found.last > seen.last {
+            self.tip.send_replace(found.last);
+            *seen = found;
+        }
     }
 }
 
@@ -112,13 +110,13 @@ fn found(answer: Value) -> Result<Found, StoreError> {
     let mut answer = Fields::of(answer)?;
     Ok(match answer.text()?.as_str() {
         "open" => {
-            let place = Place { epoch: answer.text()?, last: answer.number()? };
+            let seen = Seen { epoch: answer.text()?, last: answer.number()?, event: answer.text()? };
             let begun = match answer.number::<u8>()? {
                 0 => Begun::No,
                 1 => Begun::Empty,
                 _ => Begun::Behind,
             };
-            Found::Open(place, begun)
+            Found::Open(seen, begun)
         }
         "newer" => Found::Newer(answer.number()?),
         _ => Found::Foreign,

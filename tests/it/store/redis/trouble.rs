@@ -155,6 +155,30 @@ async fn a_server_that_lost_its_last_moments_goes_on_as_another_log() {
 }
 
 #[tokio::test]
+async fn what_was_lost_is_noticed_though_another_replica_has_gone_on_since() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    let mut revision = Token(0);
+    for event in ["one", "two"] {
+        let told = Some(change(event, 1));
+        revision = done(&store, Write { change: told, ..write(&full("1"), revision, 1, 10) }).await;
+    }
+    let before = store.read_log(0, 9).await.unwrap().extent;
+    // As it is when a server has lost the second, and somebody who had not seen it has appended another one.
+    let other = "at 1 device  jid 2@s.whatsapp.net reason  old_id 1 new_id 2 version 1 not_before 1";
+    let fields: Vec<_> = other.split(' ').collect();
+    let mut raw = server.raw();
+    redis::cmd("DEL").arg("{avatar-proxy}:log").exec(&mut raw).unwrap();
+    for (place, event) in [("1-0", "one"), ("2-0", "another")] {
+        let mut add = redis::cmd("XADD");
+        add.arg("{avatar-proxy}:log").arg(place).arg("kind").arg("set").arg("event_id").arg(event).arg(&fields);
+        add.exec(&mut raw).unwrap();
+    }
+    eventually("it is another log", async || store.read_log(0, 9).await.unwrap().extent.epoch != before.epoch).await;
+    assert_eq!(store.read_log(0, 9).await.unwrap().records.len(), 2);
+}
+
+#[tokio::test]
 async fn while_the_server_is_gone_calls_fail_at_once() {
     let mut server = Server::start();
     let store = open(&server.url()).await;

@@ -155,6 +155,20 @@ async fn a_server_that_lost_its_last_moments_goes_on_as_another_log() {
 }
 
 #[tokio::test]
+async fn tokens_that_a_server_lost_are_not_given_again() {
+    let mut server = Server::start();
+    let store = open(&server.url()).await;
+    server.ask("SAVE");
+    let mut last = Token(0);
+    for _ in 0..9 {
+        last = store.claim(&full("1")).await.unwrap().start;
+    }
+    server.restart();
+    let start = store.claim(&full("1")).await.unwrap().start;
+    assert!(start > last, "{start:?} after {last:?}");
+}
+
+#[tokio::test]
 async fn what_was_lost_is_noticed_though_another_replica_has_gone_on_since() {
     let server = Server::start();
     let store = open(&server.url()).await;

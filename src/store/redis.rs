@@ -1,7 +1,7 @@
 //! The engine for many replicas: a Redis server, or several that are one.
 //!
 //! The rules kept here:
-//! * One Lua script for each atomic step ([`scripts`]), so that what is written together is seen together by every replica.
+//! * One Lua script for each atomic step (`scripts`), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
 //! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so.
 //! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is

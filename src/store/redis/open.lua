@@ -24,22 +24,23 @@ if format > tonumber(ARGV[1]) then
     return { 'newer', format }
 end
 local seen_event, seen_epoch, seen_last = ARGV[4], ARGV[5], tonumber(ARGV[6])
--- No place is given twice that anybody may stand at, not even in another epoch: readers wait for places beyond their own.
-local beyond = seen_last > 0 and seen_last + 1 or 0
 local begun = 0
 if kind == 'none' then
     begun = 1
+    -- No place is given twice that anybody may stand at, not even in another epoch: readers wait for places beyond their own.
+    local beyond = seen_last > 0 and seen_last + 1 or 0
     redis.call('HSET', META, 'format', ARGV[1], 'epoch', ARGV[2], 'tokens', ARGV[3], 'entries', 0, 'subjects', 0,
         'trimmed', beyond, 'last', beyond, 'devices', 0, 'forgotten', 0)
-else
+elseif seen_last > 0 then
     local meta = redis.call('HMGET', META, 'epoch', 'last', 'tokens')
-    local is_behind = tonumber(meta[2]) < seen_last
-    local found = event_at(seen_last)
-    if is_behind then
-        redis.call('HSET', META, 'last', beyond)
-    end
+    local last, is_same = tonumber(meta[2]), meta[1] == seen_epoch
     -- Another event in its place: the server lost what was there, and another replica was faster to go on.
-    if meta[1] == seen_epoch and (is_behind or seen_event ~= '' and found ~= '' and found ~= seen_event) then
+    local found = event_at(seen_last)
+    local is_lost = last < seen_last or seen_event ~= '' and found ~= '' and found ~= seen_event
+    if is_same and is_lost or not is_same and last <= seen_last then
+        redis.call('HSET', META, 'last', math.max(last, seen_last) + 1)
+    end
+    if is_same and is_lost then
         begun = 2
         redis.call('HSET', META, 'epoch', ARGV[2], 'tokens', math.max(tonumber(meta[3]), tonumber(ARGV[3])))
     end

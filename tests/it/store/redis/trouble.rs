@@ -189,7 +189,10 @@ async fn what_was_lost_is_noticed_though_another_replica_has_gone_on_since() {
         add.exec(&mut raw).unwrap();
     }
     eventually("it is another log", async || store.read_log(0, 9).await.unwrap().extent.epoch != before.epoch).await;
-    assert_eq!(store.read_log(0, 9).await.unwrap().records.len(), 2);
+    let after = store.read_log(0, 9).await.unwrap();
+    assert_eq!(after.records.len(), 2);
+    assert!(after.extent.last > before.last, "whoever stands at the end of the old one is behind");
+    eventually("who waits is told", async || *store.tip().borrow() == after.extent.last).await;
 }
 
 #[tokio::test]

@@ -27,12 +27,13 @@ docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 .PHONY: test
-test: ## every test but those of `make e2e`
+test: ## every test but those of `make e2e`; installs redis-server if there is none
+	scripts/need redis-server
 	$(CARGO) test --locked
 
 .PHONY: e2e
 e2e: ## what needs tools from outside: runs the README's commands, cuts the power
-	scripts/need curl strace python3 node:nodejs
+	scripts/need curl strace python3 node:nodejs redis-server
 	python3 -c 'import ensurepip, venv' || scripts/need ensurepip:python3-venv
 	python3 -m venv target/e2e-python
 	target/e2e-python/bin/pip install --quiet --requirement tests/e2e/requirements.txt

@@ -26,6 +26,8 @@ mod options;
 mod origin;
 #[path = "hits/others.rs"]
 mod others;
+#[path = "hits/replicated.rs"]
+mod replicated;
 #[path = "hits/server.rs"]
 mod server;
 #[path = "hits/stored.rs"]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         None if options.subscribers.is_some() => subscribers::run(options.subscribers.unwrap_or_default()),
         None if options.webhooks.is_some() => webhooks::run(options.webhooks.unwrap_or_default()),
         None if options.memory => memory::run(&options),
+        None if options.stored.redis => replicated::run(&options),
         None if options.stored.store || options.stored.start => stored::run(&options),
         None => match options.instructions {
             Some(counts) => instructions::run(&options, counts),

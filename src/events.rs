@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Epoch};
 use crate::jid::{Device, Jid, Subject};
 use crate::metrics::Metrics;
 use crate::store::{Extent, Log, Record, StoreError, What};
@@ -78,6 +78,8 @@ struct Inner {
 
 /// The newest events.
 struct Tail {
+    /// Of which log.
+    epoch: Epoch,
     /// What comes behind this is in `events`, as far as `last`.
     first: u64,
     last: u64,
@@ -86,8 +88,8 @@ struct Tail {
 
 impl Tail {
     /// A tail that begins behind `last`.
-    fn behind(last: u64) -> Self {
-        Self { first: last, last, events: VecDeque::new() }
+    fn behind(epoch: Epoch, last: u64) -> Self {
+        Self { epoch, first: last, last, events: VecDeque::new() }
     }
 }
 
@@ -147,7 +149,7 @@ impl Events {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, clock, log, metrics, stop } = parts;
         // Until the log has been read, nobody is abreast.
-        let tail = RwLock::new(Tail::behind(u64::MAX));
+        let tail = RwLock::new(Tail { first: u64::MAX, ..Tail::behind(Epoch::default(), 0) });
         let (tip, forgettings) = (watch::Sender::new(0), watch::Sender::new(0));
         Self(Arc::new(Inner { config, clock, log, metrics, tail, tip, forgettings, stop }))
     }
@@ -157,10 +159,9 @@ impl Events {
         let inner = &self.0;
         let mut grown = inner.log.tip();
         let mut trim_at = Duration::ZERO;
-        let mut begun = false;
         while !inner.stop.is_cancelled() {
             grown.mark_unchanged();
-            match self.follow(&mut begun).await {
+            match self.follow().await {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "the change log cannot be read"),
@@ -178,17 +179,22 @@ impl Events {
         }
     }
 
-    /// Takes the next records into the tail; true if there may be more. The tail begins where the log ends when this begins.
-    async fn follow(&self, begun: &mut bool) -> Result<bool, StoreError> {
+    /// Takes the next records into the tail; true if there may be more. Of a log that was not followed before the tail begins at the
+    /// end: whoever stands in the one before is told of a gap when it reads this one.
+    async fn follow(&self) -> Result<bool, StoreError> {
         let inner = &self.0;
-        if !*begun {
-            let last = inner.log.read_log(0, 0).await?.extent.last;
-            *inner.tail.write().unwrap_or_else(PoisonError::into_inner) = Tail::behind(last);
-            inner.tip.send_replace(last);
-            *begun = true;
-        }
-        let after = inner.tail.read().unwrap_or_else(PoisonError::into_inner).last;
+        let (epoch, after) = {
+            let tail = inner.tail.read().unwrap_or_else(PoisonError::into_inner);
+            (tail.epoch, tail.last)
+        };
         let page = inner.log.read_log(after, READ_MAX).await?;
+        if page.extent.epoch != epoch {
+            let Extent { epoch, last, .. } = page.extent;
+            *inner.tail.write().unwrap_or_else(PoisonError::into_inner) = Tail::behind(epoch, last);
+            inner.forgettings.send_replace(last);
+            inner.tip.send_replace(last);
+            return Ok(false);
+        }
         let more = page.records.len() == READ_MAX;
         let last = if more { page.records.last().map_or(after, |record| record.sequence) } else { page.extent.last };
         if last <= after {
@@ -200,7 +206,7 @@ impl Events {
         let events: Vec<_> = self.events(&page.extent, page.records, &Filter::default()).collect();
         let mut tail = inner.tail.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(forgotten) = forgotten {
-            *tail = Tail::behind(forgotten);
+            *tail = Tail::behind(epoch, forgotten);
         }
         let first = tail.first;
         tail.events.extend(events.into_iter().filter(|event| event.sequence > first));

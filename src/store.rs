@@ -21,6 +21,7 @@ mod endpoints;
 mod log;
 pub mod measured;
 pub mod none;
+pub mod redis;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
@@ -201,7 +202,7 @@ pub trait Store: Send + Sync {
     /// The one atomic compare and write. Durable when it returns [`Applied::Done`].
     ///
     /// # Errors
-    /// When the store fails: then nothing was written.
+    /// When the store fails: then nothing was written, unless it is on another machine and could not say that it was.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError>;
 
     /// Takes up to `limit` keys that are due at `now`, soonest first; they are not due again before `lease`, unless something

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) webhooks: Option<u64>,
     #[command(flatten)]
     pub(crate) stored: Stored,
-    /// How many entries; 200,000 with --memory, 1,000,000 with --store and --start
+    /// How many entries; 200,000 with --memory, 1,000,000 with --store, --start and --redis
     #[arg(long, value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
     pub(crate) entries: Option<u64>,
     /// Given by cargo.
@@ -72,6 +72,9 @@ pub(crate) struct Stored {
     /// Instead, or with --store: how fast a process starts on a full store, and what it does when nobody asks
     #[arg(long)]
     pub(crate) start: bool,
+    /// Instead: how fast entries are recorded in a Redis server and found there, and what they take of its memory
+    #[arg(long, conflicts_with_all = ["instructions", "memory", "store", "start", "subscribers"])]
+    pub(crate) redis: bool,
 }
 
 /// A server that takes part.

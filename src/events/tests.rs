@@ -230,6 +230,29 @@ async fn a_reader_that_is_no_subscriber_is_not_counted_as_one() {
 }
 
 #[tokio::test]
+async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
+    let world = World::new();
+    world.append(10);
+    let mut abreast = world.read(Start::Now, Filter::default()).await;
+    world.append(1);
+    world.followed().await;
+    assert_eq!(sequences(&mut abreast, 1).await, [11]);
+    let before = abreast.cursor();
+    let mut forgettings = world.events.forgettings();
+    forgettings.mark_unchanged();
+    world.shelf.records.lock().unwrap().clear();
+    *world.shelf.extent.lock().unwrap() = Extent { epoch: "00000000000000bb".parse().unwrap(), trimmed: 12, last: 12 };
+    world.append(2);
+    let gap = abreast.next().await;
+    let text = String::from_utf8(gap[0].json.to_vec()).unwrap();
+    assert!(text.contains("avatar.gap") && text.contains(&before.to_string()), "{text}");
+    assert_eq!(sequences(&mut abreast, 2).await, [13, 14]);
+    forgettings.changed().await.unwrap();
+    world.append(1);
+    assert_eq!(sequences(&mut abreast, 1).await, [15]);
+}
+
+#[tokio::test]
 async fn a_log_that_cannot_be_read_is_waited_for() {
     let world = World::new();
     world.append(5);

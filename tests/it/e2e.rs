@@ -4,6 +4,7 @@ mod power_cut;
 mod program;
 mod readers;
 mod receivers;
+mod stream;
 mod verifiers;
 
 use std::process::Command;

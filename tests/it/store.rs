@@ -3,6 +3,7 @@
 mod changes;
 mod endpoints;
 mod model;
+mod redis;
 mod sqlite;
 mod suite;
 
@@ -20,6 +21,9 @@ type Opened = Arc<dyn avatar_proxy::store::Engine>;
 
 /// Where an engine keeps its records while its stores come and go.
 trait Engine {
+    /// How many stores may be open on one place.
+    const REPLICAS: usize;
+
     /// An empty place.
     fn new() -> Self;
 
@@ -27,23 +31,30 @@ trait Engine {
     async fn open(&self) -> Opened;
 }
 
-macro_rules! every_engine {
-    ($($suite:ident::$promise:ident),* $(,)?) => {
-        mod on_sqlite {
+macro_rules! held_by {
+    ($name:ident, $engine:ty, $($suite:ident::$promise:ident),*) => {
+        mod $name {
             use super::Engine;
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
-                    super::$suite::$promise(super::sqlite::File::new()).await;
+                    super::$suite::$promise(<$engine>::new()).await;
                 }
             )*
 
             #[test]
             fn behaves_as_the_model() {
-                super::model::behaves_as_the_model(&super::sqlite::File::new());
+                super::model::behaves_as_the_model(&<$engine>::new());
             }
         }
+    };
+}
+
+macro_rules! every_engine {
+    ($($suite:ident::$promise:ident),* $(,)?) => {
+        held_by!(on_sqlite, super::sqlite::File, $($suite::$promise),*);
+        held_by!(on_redis, super::redis::Keys, $($suite::$promise),*);
     };
 }
 
@@ -98,7 +109,7 @@ fn key_of(device: &str, who: &str, preview: bool, community: bool) -> Key {
     Key::new(Device::new(device).unwrap(), Jid::parse(who).unwrap(), preview, community)
 }
 
-fn full(who: &str) -> Key {
+pub(crate) fn full(who: &str) -> Key {
     key_of("", who, false, false)
 }
 
@@ -125,7 +136,7 @@ fn look(id: u64, start: Token, due: Timestamp) -> (Entry, State) {
 }
 
 /// The plainest write: picture `id`, due after `due` seconds.
-fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
+pub(crate) fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
     let (entry, state) = look(id, Token(id), at(due));
     Write {
         key: key.clone(),
@@ -140,7 +151,7 @@ fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
     }
 }
 
-fn change(event: &str, version: u64) -> Change {
+pub(crate) fn change(event: &str, version: u64) -> Change {
     Change {
         event_id: event.into(),
         kind: Kind::Changed,

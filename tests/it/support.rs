@@ -12,5 +12,6 @@ pub(crate) mod hand;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod receiver;
+pub(crate) mod redis;
 pub(crate) mod subscriber;
 pub(crate) mod wire;

@@ -47,14 +47,22 @@ impl Program {
         Self { child, lines }
     }
 
-    /// Waits for a line with this text; what comes before it is passed over.
-    pub(super) async fn says(&self, text: &str) {
+    /// Waits for a line with this text: all that it said up to then.
+    pub(super) async fn says(&self, text: &str) -> Vec<String> {
         let mut said = vec![];
         eventually(&format!("it says {text}"), async || {
             said.extend(self.lines.try_iter());
             said.iter().any(|line: &String| line.contains(text))
         })
         .await;
+        said
+    }
+
+    /// Kills it: what it said since it was last listened to.
+    pub(super) fn kill(mut self) -> Vec<String> {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+        self.lines.iter().collect()
     }
 }
 

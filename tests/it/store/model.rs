@@ -213,23 +213,34 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
     }
 }
 
-pub(super) fn behaves_as_the_model(engine: &impl Engine) {
+/// As many stores as there may be on one place: each step is another one's.
+async fn open<E: Engine>(engine: &E) -> Vec<Opened> {
+    let mut stores = vec![];
+    for _ in 0..E::REPLICAS {
+        stores.push(engine.open().await);
+    }
+    stores
+}
+
+pub(super) fn behaves_as_the_model<E: Engine>(engine: &E) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = RefCell::new(runtime.block_on(engine.open()));
+    let stores = RefCell::new(runtime.block_on(open(engine)));
     let last = RefCell::new(Token(0));
     let mut runner = TestRunner::new(Config { cases: 256, failure_persistence: None, ..Config::default() });
     let checked = runner.run(&prop::collection::vec(step(), 1..40), |steps| {
-        let mut store = store.borrow_mut();
+        let mut stores = stores.borrow_mut();
         runtime.block_on(async {
             // One store for all the histories: each begins by forgetting the one before.
-            store.forget_idle(Timestamp::from_millis(i64::MAX), usize::MAX).await.unwrap();
+            stores[0].forget_idle(Timestamp::from_millis(i64::MAX), usize::MAX).await.unwrap();
             let mut model = Model { last: last.take(), ..Model::default() };
-            for step in steps {
+            for (at, step) in steps.into_iter().enumerate() {
                 if matches!(step, Step::Restart) {
-                    store.close().await;
-                    *store = engine.open().await;
+                    for store in stores.iter() {
+                        store.close().await;
+                    }
+                    *stores = open(engine).await;
                 } else {
-                    follow(&mut model, &store, step).await;
+                    follow(&mut model, &stores[at % stores.len()], step).await;
                 }
             }
             last.replace(model.last);

@@ -38,6 +38,8 @@ impl File {
 }
 
 impl Engine for File {
+    const REPLICAS: usize = 1;
+
     fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }

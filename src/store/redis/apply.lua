@@ -1,0 +1,62 @@
+-- The one atomic compare and write.
+-- ARGV: device, jid, variant, start, expected, state, record, due, requested or '', other variant or '', its due time,
+-- siblings' due time or '', the highest token that was seen, and if there is a change: kind, at, event id, reason, old id, new id, version, not before.
+local device, jid, variant = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local start, expected = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+for _, at in ipairs(redis.call('HMGET', FORGOTTEN, jid, jid .. '\0' .. device)) do
+    if at and start < tonumber(at) then
+        return { 'forgotten' }
+    end
+end
+if start < tonumber(redis.call('HGET', META, 'forgotten')) then
+    return { 'forgotten' }
+end
+
+local name = known(device, jid)
+local subject = name and load(name)
+if (subject and subject.revision or 0) ~= expected then
+    return { 'conflict', told(subject, variant) }
+end
+
+-- Nothing was written up to here; nothing fails from here on.
+name = name or name_of(number_of(device, true), jid)
+local sequence = 0
+local events = base .. 'h:' .. name
+if ARGV[14] and redis.call('ZADD', events, 'NX', 0, ARGV[16]) == 1 then
+    sequence = append(ARGV[14], ARGV[15], device, jid, unpack(ARGV, 16, 21))
+    redis.call('ZADD', events, sequence, ARGV[16])
+end
+local token = next_token(tonumber(ARGV[13]))
+
+if not subject then
+    subject = { watch = false, held = {} }
+    count('subjects', 1)
+end
+subject.revision, subject.state = token, ARGV[6]
+local held = subject.held[variant] or { requested = false, record = false }
+subject.held[variant] = held
+if not held.record then
+    count('entries', 1)
+end
+held.record = ARGV[7]
+local requested = tonumber(ARGV[9])
+if requested and requested > (held.requested or -math.huge) then
+    held.requested = requested
+end
+keep_idle(name, subject, variant, ARGV[8])
+redis.call('ZADD', DUE, ARGV[8], variant .. name)
+
+local siblings = tonumber(ARGV[12])
+if siblings then
+    for other, sibling in pairs(subject.held) do
+        if other ~= variant and sibling.record then
+            due_by(name, subject, other, siblings)
+        end
+    end
+end
+if ARGV[10] ~= '' then
+    due_by(name, subject, tonumber(ARGV[10]), tonumber(ARGV[11]))
+end
+save(name, subject)
+return { 'done', token, sequence }

@@ -1,0 +1,209 @@
+-- What every script but `open` begins with: the names of the keys, and how a subject is kept.
+--
+-- KEYS[1] is the hash `meta`. Every other key begins as it does, up to and with the hash tag in braces, so that all are in one
+-- slot of a cluster. Numbers are doubles here, as in scores: exact up to 2^53, which the caller sees to.
+
+local META = KEYS[1]
+local base = string.sub(META, 1, -5)
+local DUE, IDLE, WATCHES = base .. 'due', base .. 'idle', base .. 'watches'
+local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
+local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
+local ENDPOINTS, STANDINGS, DEAD_AGES = base .. 'endpoints', base .. 'standings', base .. 'dead_ages'
+
+-- The last three arguments of every script, the log as the caller has seen it: the last event id, the epoch, the last sequence.
+local seen_last, seen_epoch, seen_event = tonumber(table.remove(ARGV)), table.remove(ARGV), table.remove(ARGV)
+local found = redis.call('HMGET', META, 'epoch', 'last')
+if not found[1] then
+    return redis.error_reply('EMPTIED nothing is left of the store')
+elseif found[1] == seen_epoch and tonumber(found[2]) < seen_last then
+    return redis.error_reply('LOST the server has lost what was written last')
+end
+
+local PERSON = '@s.whatsapp.net'
+
+-- A device's number: names are long, and stand in every subject's name. None is given twice.
+local function number_of(device, make)
+    local number = redis.call('HGET', DEVICES, device)
+    if not number and make then
+        number = redis.call('HINCRBY', META, 'devices', 1)
+        redis.call('HSET', DEVICES, device, number)
+        redis.call('HSET', NAMES, number, device)
+    end
+    return number
+end
+
+-- `1/6281234567890` for a person, `1/120363025246125486@g.us` for whoever else.
+local function name_of(number, jid)
+    if string.sub(jid, -#PERSON) == PERSON then
+        jid = string.sub(jid, 1, -#PERSON - 1)
+    end
+    return number .. '/' .. jid
+end
+
+-- The name of a subject that may never have been heard of: none then.
+local function known(device, jid)
+    local number = number_of(device)
+    if number then
+        return name_of(number, jid)
+    end
+end
+
+-- The inverse of `name_of`: device and jid.
+local function whose(name)
+    local number, jid = string.match(name, '^(%d+)/(.*)$')
+    if not string.find(jid, '@', 1, true) then
+        jid = jid .. PERSON
+    end
+    return redis.call('HGET', NAMES, number), jid
+end
+
+-- The names of a jid's subjects, whether there are such or not: as this device sees it, or (an empty list) as any.
+local function names_of(jid, devices)
+    local names = {}
+    if #devices > 0 then
+        names[1] = known(devices[1], jid)
+    else
+        for _, number in ipairs(redis.call('HKEYS', NAMES)) do
+            names[#names + 1] = name_of(number, jid)
+        end
+    end
+    return names
+end
+
+-- A subject is one string, because that takes the least room: a MessagePack array of revision, the watch's interval or false,
+-- state, and for each variant held its number, when it was last asked for or false, and its record or false.
+local function load(name)
+    local packed = redis.call('GET', base .. 's:' .. name)
+    if not packed then
+        return nil
+    end
+    local read, fields = pcall(cmsgpack.unpack, packed)
+    if not read or type(fields) ~= 'table' or type(fields[1]) ~= 'number' then
+        -- Damaged: without a state, which the reader will notice, until it is written anew.
+        return { revision = 0, watch = false, state = '', held = {} }
+    end
+    local subject = { revision = fields[1], watch = fields[2], state = fields[3], held = {} }
+    for at = 4, #fields, 3 do
+        subject.held[fields[at]] = { requested = fields[at + 1], record = fields[at + 2] }
+    end
+    return subject
+end
+
+local function save(name, subject)
+    local fields = { subject.revision, subject.watch, subject.state }
+    for variant = 0, 3 do
+        local held = subject.held[variant]
+        if held then
+            fields[#fields + 1] = variant
+            fields[#fields + 1] = held.requested
+            fields[#fields + 1] = held.record
+        end
+    end
+    redis.call('SET', base .. 's:' .. name, cmsgpack.pack(fields))
+end
+
+local function count(what, by)
+    redis.call('HINCRBY', META, what, by)
+end
+
+-- What a lookup is told of a subject.
+local function told(subject, variant)
+    if not subject then
+        return {}
+    end
+    local held = subject.held[variant] or {}
+    return { subject.revision, subject.state, subject.watch, held.requested or false, held.record or false }
+end
+
+local function due_of(name, variant)
+    return tonumber(redis.call('ZSCORE', DUE, variant .. name) or nil)
+end
+
+-- Since when nobody wants it: since somebody asked, or if nobody ever did, since it was due; who is watched is never idle.
+local function keep_idle(name, subject, variant, due)
+    if not subject.watch then
+        redis.call('ZADD', IDLE, subject.held[variant].requested or due or '-inf', variant .. name)
+    end
+end
+
+-- Sets or (without one) ends the due time of a variant that is held.
+local function schedule(name, subject, variant, due)
+    if due then
+        redis.call('ZADD', DUE, due, variant .. name)
+    else
+        redis.call('ZREM', DUE, variant .. name)
+    end
+    if not subject.held[variant].requested then
+        keep_idle(name, subject, variant, due)
+    end
+end
+
+-- Has a variant looked at by then, held or not.
+local function due_by(name, subject, variant, due)
+    subject.held[variant] = subject.held[variant] or { requested = false, record = false }
+    schedule(name, subject, variant, math.min(due_of(name, variant) or due, due))
+end
+
+local function unschedule(name, variant)
+    redis.call('ZREM', DUE, variant .. name)
+    redis.call('ZREM', IDLE, variant .. name)
+end
+
+local function place(sequence)
+    return string.format('%.0f-0', sequence)
+end
+
+-- Appends to the log; every record has the same fields, which a stream keeps in less room. Empty where there is nothing to say.
+local function append(kind, at, device, jid, event_id, reason, old_id, new_id, version, not_before)
+    local sequence = redis.call('HINCRBY', META, 'last', 1)
+    redis.call('XADD', LOG, place(sequence), 'kind', kind, 'at', at, 'device', device, 'jid', jid, 'event_id', event_id,
+        'reason', reason, 'old_id', old_id, 'new_id', new_id, 'version', version, 'not_before', not_before)
+    return sequence
+end
+
+-- A stream's entry: its sequence, and its fields by name.
+local function record_of(entry)
+    local fields = {}
+    for at = 1, #entry[2], 2 do
+        fields[entry[2][at]] = entry[2][at + 1]
+    end
+    return tonumber(string.match(entry[1], '^%d+')), fields
+end
+
+-- Tokens only grow, also where the server has lost its last moments.
+local function next_token(seen)
+    if seen > tonumber(redis.call('HGET', META, 'tokens')) then
+        redis.call('HSET', META, 'tokens', seen)
+    end
+    return redis.call('HINCRBY', META, 'tokens', 1)
+end
+
+local function extent()
+    local meta = redis.call('HMGET', META, 'epoch', 'trimmed', 'last')
+    return meta[1], tonumber(meta[2]), tonumber(meta[3])
+end
+
+-- Takes out what is kept of one delivery of an endpoint.
+local function end_delivery(endpoint, sequence, name)
+    redis.call('HDEL', base .. 'd:' .. endpoint, sequence)
+    redis.call('ZREM', base .. 'waiting:' .. endpoint, sequence)
+    redis.call('ZREM', base .. 'dead:' .. endpoint, sequence)
+    redis.call('ZREM', DEAD_AGES, sequence .. ' ' .. endpoint)
+    if name then
+        redis.call('SREM', base .. 'o:' .. name, sequence .. ' ' .. endpoint)
+    end
+end
+
+-- A delivery is a MessagePack array: event id, subject's name or false, attempts, the first one's time or false, due time, what
+-- is sent, when what it tells of was noticed.
+local function delivery_of(endpoint, sequence)
+    local packed = redis.call('HGET', base .. 'd:' .. endpoint, sequence)
+    return packed and cmsgpack.unpack(packed)
+end
+
+-- A delivery is to be made, and not dead.
+local function wait_again(endpoint, sequence)
+    redis.call('ZREM', base .. 'dead:' .. endpoint, sequence)
+    redis.call('ZREM', DEAD_AGES, sequence .. ' ' .. endpoint)
+    redis.call('ZADD', base .. 'waiting:' .. endpoint, sequence, sequence)
+end

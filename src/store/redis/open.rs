@@ -1,0 +1,205 @@
+//! Opening: can it be reached, does it let us in, is it new enough, and whose is what it holds.
+//!
+//! Everything that can be wrong is found here, before anything is written, and said in a sentence that names the server and what
+//! to do. What is not ours is never touched.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::sync::watch;
+
+use super::address::{Address, Shape};
+use super::link::Link;
+use super::reply::Fields;
+use super::scripts::{Arguments, Scripts};
+use super::{Seen, Shared};
+use crate::clock::Clock;
+use crate::store::{OpenError, StoreError};
+
+/// How keys and values are laid out; see `ARCHITECTURE.md`. A program that changes it raises the number.
+const FORMAT: u8 = 1;
+
+/// What the server must be.
+const OLDEST: &str = "7.0";
+
+/// What was found.
+enum Found {
+    /// A store.
+    Open(Seen, Begun),
+    /// What a newer program made, and in which format.
+    Newer(u64),
+    /// A key of ours that is something else.
+    Foreign,
+}
+
+/// Whether a log was begun now.
+enum Begun {
+    No,
+    /// There was nothing.
+    Empty,
+    /// There was less than there had been.
+    Behind,
+}
+
+pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenError> {
+    let said = address.to_string();
+    let meta = address.meta();
+    let link = Link::new(address).map_err(|error| {
+        OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
+    })?;
+    let (tip, _) = watch::channel(0);
+    let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
+    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, seen, tip };
+    let failed = |error: RedisError| explain(&shared.link.address, &error);
+    let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
+    check_version(&said, &text(version))?;
+    match shared.find_or_make().await.map_err(failed)? {
+        Ok(Found::Open(seen, _)) => {
+            shared.sees(seen);
+            Ok(shared)
+        }
+        Ok(found) => Err(OpenError(refused(&said, &shared.meta, &found))),
+        Err(error) => Err(OpenError(format!("the store {said} cannot be used: {error}"))),
+    }
+}
+
+impl Shared {
+    async fn find_or_make(&self) -> Result<Result<Found, StoreError>, RedisError> {
+        let token = self.tokens.load(Ordering::Relaxed);
+        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or_default();
+        // Nobody hands out a million a second, so that the clock is ahead of every token.
+        let tokens = now.saturating_mul(1000).max(token + 1);
+        let epoch = format!("{:016x}", fastrand::u64(..));
+        let arguments = self.with_seen(&Arguments::default().with(FORMAT).with(epoch).number(tokens));
+        self.send(&self.scripts.open, &arguments).await.map(found)
+    }
+
+    /// Goes on with what is there now, which is not what was seen before.
+    pub(super) async fn begin(&self) -> Result<(), StoreError> {
+        let (seen, begun) = match self.find_or_make().await?? {
+            Found::Open(seen, begun) => (seen, begun),
+            found => return Err(StoreError::Unavailable(refused(&self.link.address.to_string(), &self.meta, &found))),
+        };
+        match begun {
+            Begun::No => {}
+            Begun::Empty => {
+                tracing::warn!("nothing is left of the store: it begins anew, and subscribers are told of a gap");
+            }
+            Begun::Behind => {
+                tracing::warn!(
+                    "the store has lost what was written last: it goes on, and subscribers are told of a gap"
+                );
+            }
+        }
+        self.sees(seen);
+        Ok(())
+    }
+
+    fn sees(&self, found: Seen) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        // Of what was seen of one log meanwhile nothing is forgotten.
+        if found.epoch != seen.epoch || found.last > seen.last {
+            self.tip.send_replace(found.last);
+            *seen = found;
+        }
+    }
+}
+
+fn found(answer: Value) -> Result<Found, StoreError> {
+    let mut answer = Fields::of(answer)?;
+    Ok(match answer.text()?.as_str() {
+        "open" => {
+            let seen = Seen { epoch: answer.text()?, last: answer.number()?, event: answer.text()? };
+            let begun = match answer.number::<u8>()? {
+                0 => Begun::No,
+                1 => Begun::Empty,
+                _ => Begun::Behind,
+            };
+            Found::Open(seen, begun)
+        }
+        "newer" => Found::Newer(answer.number()?),
+        _ => Found::Foreign,
+    })
+}
+
+fn refused(said: &str, meta: &str, found: &Found) -> String {
+    match found {
+        Found::Newer(format) => format!(
+            "the store {said} has format {format}, and this program knows format {FORMAT}: start the program that made it, or \
+             give this one a ?prefix= of its own"
+        ),
+        _ => format!("the key {meta} at {said} is another program's: give this one a ?prefix= of its own"),
+    }
+}
+
+fn text(version: Value) -> String {
+    match version {
+        Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
+        _ => String::new(),
+    }
+}
+
+/// Valkey, too, says which Redis it speaks like.
+fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().trim();
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(7..) => Ok(()),
+        Some(_) => Err(OpenError(format!(
+            "the server at {said} is Redis {version}, and the store needs {OLDEST} or newer, or Valkey"
+        ))),
+        None => {
+            Err(OpenError(format!("the server at {said} does not tell its version: is it Redis {OLDEST} or newer?")))
+        }
+    }
+}
+
+fn explain(address: &Address, error: &RedisError) -> OpenError {
+    let sentence = match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
+            "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()
+        }
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
+            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), and all commands on its keys"
+                .to_owned()
+        }
+        (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot), _)
+            if address.shape != Shape::Cluster =>
+        {
+            "is a node of a cluster: write redis+cluster://".to_owned()
+        }
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
+            "is a read-only replica: name its primary, or the Sentinels that know it".to_owned()
+        }
+        (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "is still loading its data: try again soon".to_owned(),
+        (ErrorKind::MasterNameNotFoundBySentinel, _) => "are Sentinels that know no primary of this service".to_owned(),
+        _ if error.is_connection_refusal() || error.is_timeout() => {
+            format!("cannot be reached: {error}; start it, or name another")
+        }
+        _ => format!("cannot be used: {error}"),
+    };
+    OpenError(format!("the Redis at {address} {sentence}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_are_too_old_are_named() {
+        for (info, refused) in [
+            ("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n", None),
+            ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\n", None),
+            ("redis_version:10.0.0\r\n", None),
+            ("redis_version:6.2.14\r\n", Some("is Redis 6.2.14, and the store needs 7.0 or newer, or Valkey")),
+            ("redis_version:x\r\n", Some("does not tell its version")),
+            ("", Some("does not tell its version")),
+        ] {
+            let said = check_version("redis://h:1", info).err().map(|error| error.0);
+            assert_eq!(said.is_some(), refused.is_some(), "{info}: {said:?}");
+            assert!(said.unwrap_or_default().contains(refused.unwrap_or_default()), "{info}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What only the engine on Redis promises: many replicas on one server, servers that come and go, and who may come in.
+
+mod places;
+mod replicas;
+mod trouble;
+
+use std::sync::Arc;
+
+use avatar_proxy::clock::Clock;
+use avatar_proxy::store::redis::{Address, Redis};
+
+use super::{Engine, Opened};
+use crate::support::redis::Redis as Server;
+
+/// A server with a store, or several.
+pub(super) struct Keys(Server);
+
+async fn open(url: &str) -> Opened {
+    Arc::new(Redis::open(Address::parse(url).unwrap(), Clock::system()).await.unwrap())
+}
+
+/// Why it cannot be opened.
+async fn refusal(url: &str) -> String {
+    let opened = Redis::open(Address::parse(url).unwrap(), Clock::system()).await;
+    opened.err().expect("it must not open").to_string()
+}
+
+impl Engine for Keys {
+    const REPLICAS: usize = 3;
+
+    fn new() -> Self {
+        Self(Server::start())
+    }
+
+    async fn open(&self) -> Opened {
+        open(&self.0.url()).await
+    }
+}

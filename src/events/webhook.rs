@@ -113,6 +113,12 @@ impl Running {
         // One that panicked has ended as well.
         let _ = self.ends.await;
     }
+
+    /// Ends it without waiting for what is under way, of which nothing is to be written down any more.
+    async fn abandon(self) {
+        self.ends.abort();
+        let _ = self.ends.await;
+    }
 }
 
 impl Webhooks {

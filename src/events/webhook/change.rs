@@ -166,7 +166,7 @@ impl Webhooks {
             }
             webhooks.0.shared.store.drop_endpoint(&id).await?;
             if let Some(task) = tasks.remove(&id) {
-                task.stop().await;
+                task.abandon().await;
             }
             webhooks.0.board.remove(&id);
             Ok(())

@@ -328,6 +328,11 @@ impl Receiver {
         self.shared.with(|state| state.connections)
     }
 
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.with(|state| state.open)
+    }
+
     /// How many connections were open at once, at the most, since this was last asked.
     pub(crate) fn most_open(&self) -> usize {
         self.shared.with(|state| std::mem::replace(&mut state.most_open, state.open))

@@ -1,5 +1,7 @@
 //! `/webhooks`: endpoints that come, change and go without a restart, and are kept over one.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde_json::json;
 
@@ -47,6 +49,23 @@ async fn an_endpoint_is_made_shown_listed_and_dropped() {
     change(&app, &world, ADA, "2").await;
     app.stop().await;
     assert_eq!(receiver.connections(), 0, "whoever is dropped is sent nothing");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_dropped_without_waiting_for_what_it_does_not_answer() {
+    let (world, receiver) = (world().await, Receiver::new().await);
+    let app = world.start().await;
+    all_have(&app, &world, &[ADA], "1").await;
+    let endpoint = endpoint(&app, &receiver).await;
+    receiver.always(Reply::hang());
+    change(&app, &world, ADA, "2").await;
+    gets(&receiver, 1).await;
+    let began = Instant::now();
+    let dropped = app.send(Method::DELETE, &format!("/webhooks/{}", endpoint.id), &[]).await.unwrap();
+    assert_eq!(dropped.status, 204);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    eventually("its connection is closed", async || receiver.open() == 0).await;
+    app.stop().await;
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::clock::Clock;
 use crate::jid::Key;
 use crate::outcome::{Failure, Outcome};
+use crate::trust;
 
 pub mod failure;
 pub mod reply;
@@ -200,8 +201,8 @@ impl Gateway {
         let builder = HttpsConnectorBuilder::new();
         let connector = match scheme {
             // It must not depend on what certificates there are.
-            "http" => builder.with_tls_config(tls::trusting(rustls::RootCertStore::empty())).https_or_http(),
-            "https" => builder.with_tls_config(tls::trusting(tls::authorities(ca)?)).https_only(),
+            "http" => builder.with_tls_config(trust::client(rustls::RootCertStore::empty())).https_or_http(),
+            "https" => builder.with_tls_config(trust::client(tls::authorities(ca)?)).https_only(),
             _ => return Err(SetupError::Url),
         };
         let client = Client::builder(TokioExecutor::new())

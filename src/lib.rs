@@ -28,7 +28,7 @@
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`](mod@outbound): connections to addresses that others chose; they do not know each other |
-//! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`] |
+//! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`], [`trust`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
@@ -67,6 +67,7 @@ pub mod record;
 pub mod refresh;
 pub mod store;
 pub mod telemetry;
+pub mod trust;
 
 use avatars::Avatars;
 use budget::Budget;

@@ -31,11 +31,12 @@ use hyper::body::{Body as _, Incoming};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::clock::{Clock, Timestamp};
+use crate::trust;
 
 pub mod address;
 mod connect;
@@ -192,7 +193,7 @@ impl Outbound {
     /// When one of [`Config::authorities`] is none.
     pub fn new(config: Config, clock: Clock) -> Result<Self, SetupError> {
         let Config { connect_timeout, timeout, own, authorities, network } = config;
-        let tls = trusting(authorities)?;
+        let tls = trust::client(trusted(authorities)?);
         let own: Arc<[IpAddr]> = own.into();
         let pool = |reach| {
             let checked = Checked { network: network.clone(), own: own.clone(), reach, timeout: connect_timeout };
@@ -241,19 +242,13 @@ fn request(url: &Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     request
 }
 
-/// TLS that believes the system's authorities and these, and no certificate without a name that fits.
-fn trusting(more: Vec<CertificateDer<'static>>) -> Result<ClientConfig, SetupError> {
-    let mut authorities = RootCertStore::empty();
-    // Systems have certificates that cannot be read; the others do.
-    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+/// The system's authorities, and these.
+fn trusted(more: Vec<CertificateDer<'static>>) -> Result<RootCertStore, SetupError> {
+    let mut authorities = trust::system();
     for certificate in more {
         authorities.add(certificate)?;
     }
-    Ok(ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .expect("ring knows the default versions")
-        .with_root_certificates(authorities)
-        .with_no_client_auth())
+    Ok(authorities)
 }
 
 /// Reads a body to its end, if that comes within [`BODY_LIMIT`]. hyper closes the connection of one that is dropped before.

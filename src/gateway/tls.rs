@@ -1,27 +1,17 @@
-//! By whose word a gateway is believed to be who it says it is.
+//! The authorities by whose word a gateway is believed.
 
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 use super::SetupError;
-
-/// TLS that believes these authorities, and no certificate without a name that fits.
-pub(super) fn trusting(authorities: RootCertStore) -> ClientConfig {
-    ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .expect("ring knows the default versions")
-        .with_root_certificates(authorities)
-        .with_no_client_auth()
-}
+use crate::trust;
 
 /// The system's authorities, and those in a file.
 pub(super) fn authorities(file: Option<PathBuf>) -> Result<RootCertStore, SetupError> {
-    let mut authorities = RootCertStore::empty();
-    // Systems have certificates that cannot be read; the others do.
-    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut authorities = trust::system();
     if let Some(path) = file {
         add(&mut authorities, &path).map_err(|why| SetupError::Authorities { path, why })?;
     }

@@ -108,20 +108,6 @@ async fn all_have(app: &TestApp, world: &World, people: &[&str], id: &str) {
     }
 }
 
-/// The change log from its beginning.
-async fn log(client: &Client) -> Vec<Value> {
-    let (mut all, mut after) = (vec![], String::new());
-    loop {
-        let page = client.get(&format!("/changes?limit=1000&after={after}")).await.json();
-        let changes = page["changes"].as_array().expect("a list");
-        if changes.is_empty() {
-            return all;
-        }
-        all.extend(changes.iter().cloned());
-        page["next"].as_str().expect("the log always goes on").clone_into(&mut after);
-    }
-}
-
 /// What an event is named, whom it is about, and what the picture's id is now: `avatar.changed 999001 18`.
 fn line(event: &Value) -> String {
     let text = |name: &str| event["payload"][name].as_str().unwrap_or_default();

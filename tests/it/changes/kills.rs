@@ -74,19 +74,6 @@ fn follow(process: &Process, announced: &Arc<Mutex<Vec<Event>>>) -> JoinHandle<(
     })
 }
 
-async fn everything(client: &Client) -> Vec<serde_json::Value> {
-    let (mut all, mut after) = (vec![], String::new());
-    loop {
-        let page = client.get(&format!("/changes?limit=1000&after={after}")).await.json();
-        let changes = page["changes"].as_array().expect("a list");
-        if changes.is_empty() {
-            return all;
-        }
-        all.extend(changes.iter().cloned());
-        page["next"].as_str().expect("the log always goes on").clone_into(&mut after);
-    }
-}
-
 /// What was believed of one person, in its turn, by the log: the versions have no holes and each change begins where the one
 /// before it ended.
 fn chain(log: &[serde_json::Value], jid: &str) -> Vec<Option<String>> {
@@ -154,7 +141,7 @@ async fn survives(kills: usize) {
         })
         .await;
     }
-    let log = everything(client).await;
+    let log = client.change_log().await;
     eventually("everything is announced", async || announced.lock().unwrap().len() >= log.len()).await;
     let announced: Vec<_> = announced.lock().unwrap().iter().map(Event::json).collect();
     assert!(announced == log, "announced once, in order, what is in the log: {} and {}", announced.len(), log.len());

@@ -57,6 +57,20 @@ impl Client {
         self.get_with(&format!("/user/avatar?phone={phone}"), &[("cache-control", cache_control)]).await
     }
 
+    /// The change log from its beginning.
+    pub(crate) async fn change_log(&self) -> Vec<serde_json::Value> {
+        let (mut all, mut after) = (vec![], String::new());
+        loop {
+            let page = self.get(&format!("/changes?limit=1000&after={after}")).await.json();
+            let changes = page["changes"].as_array().expect("a list");
+            if changes.is_empty() {
+                return all;
+            }
+            all.extend(changes.iter().cloned());
+            page["next"].as_str().expect("the log always goes on").clone_into(&mut after);
+        }
+    }
+
     /// Any request; an error when no answer comes.
     pub(crate) async fn send(
         &self,

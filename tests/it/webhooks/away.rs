@@ -8,7 +8,7 @@ use avatar_proxy::clock::{Clock, Timestamp};
 use serde_json::json;
 
 use super::{
-    ADA, BOB, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, lines, log, made, world,
+    ADA, BOB, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, lines, made, world,
 };
 use crate::support::eventually::eventually;
 use crate::support::hand::change;
@@ -54,7 +54,7 @@ async fn an_endpoint_that_was_away_for_three_days_gets_everything_within_ten_att
     }
     let almost = began + 72 * HOUR - 20 * MINUTE;
     in_time(&world, MINUTE, "nearly three days have passed", async || world.clock.now() >= almost).await;
-    let (all, away) = (log(&app).await, receiver.requests());
+    let (all, away) = (app.change_log().await, receiver.requests());
     assert_eq!(all.len(), 280 + 71);
     assert_eq!(endpoint.state(&app).await, "failing");
     assert!(away.len() < 280 + 71, "{} attempts for nothing", away.len());
@@ -162,7 +162,7 @@ async fn five_failing_days_disable_and_whoever_enables_again_gets_everything() {
     let before = receiver.always(Reply::status(200));
     world.clock.advance(2 * DAY);
     all_have(&app, &world, &[ADA, BOB], "last").await;
-    let all = log(&app).await;
+    let all = app.change_log().await;
     let shown = endpoint.patch(&app, &json!({"enabled": true})).await;
     assert_eq!((&shown["state"], &shown["reason"], &shown["since"]), (&json!("active"), &json!(null), &json!(null)));
     let since = || receiver.requests().split_off(before);
@@ -193,7 +193,7 @@ async fn whoever_is_away_for_longer_than_changes_are_kept_is_told_what_is_missed
     }
     world.clock.advance(3 * DAY);
     all_have(&app, &world, &[ADA, BOB], "4").await;
-    in_time(&world, MINUTE, "the oldest are dropped", async || log(&app).await.len() == 2).await;
+    in_time(&world, MINUTE, "the oldest are dropped", async || app.change_log().await.len() == 2).await;
 
     // The news fails at first, and the proxy is stopped; it is the same news afterwards.
     let before = receiver.always(Reply::status(500));

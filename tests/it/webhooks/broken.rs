@@ -6,9 +6,7 @@ use std::time::Duration;
 use avatar_proxy::outbound::Config;
 use serde_json::json;
 
-use super::{
-    ADA, BOB, EVE, Endpoint, MINUTE, all_have, endpoint, gets, ids, ids_of, in_order, in_time, log, made, world,
-};
+use super::{ADA, BOB, EVE, Endpoint, MINUTE, all_have, endpoint, gets, ids, ids_of, in_order, in_time, made, world};
 use crate::support::app::World;
 use crate::support::authority::Authority;
 use crate::support::eventually::eventually;
@@ -104,7 +102,7 @@ async fn however_a_receiver_fails_nothing_is_lost_once_it_mends_and_nobody_else_
     }
     assert_eq!(elsewhere.connections(), 0, "nobody is led elsewhere");
 
-    let all = ids_of(&log(&app).await);
+    let all = ids_of(&app.change_log().await);
     let mut mended = vec![];
     for Broken { receiver, endpoint, result } in &mut broken {
         mended.push(receiver.always(Reply::status(200)));
@@ -190,7 +188,7 @@ async fn a_receiver_that_hangs_holds_few_connections_then_one_and_in_the_end_non
     assert_eq!(receiver.most_open(), 1, "one probe at a time");
 
     let before = receiver.always(Reply::status(200));
-    let all = ids_of(&log(&app).await);
+    let all = ids_of(&app.change_log().await);
     let since = || receiver.requests().split_off(before);
     in_time(&world, 10 * MINUTE, "everything arrives", async || ids(&since()).is_superset(&all)).await;
     assert_eq!(since().len(), all.len(), "each once");

@@ -13,7 +13,7 @@ use avatar_proxy::demo::{Options, PersonHandle};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{at_home, event, ids, ids_of, in_order, log, made};
+use super::{at_home, event, ids, ids_of, in_order, made};
 use crate::support::app::World;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
@@ -109,7 +109,7 @@ async fn survives(kills: usize) {
         })
         .await;
     }
-    let log = log(client).await;
+    let log = client.change_log().await;
     let (mut sent, mut again) = (0, 0);
     for (receiver, accepted) in [&given, &added].into_iter().zip(&accepted) {
         eventually("everything is accepted", async || accepted.lock().unwrap().len() >= log.len()).await;

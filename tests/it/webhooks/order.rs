@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::{
-    ADA, BOB, EVE, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, is_about, lines, log,
+    ADA, BOB, EVE, HOUR, MINUTE, all_have, endpoint, event, gets, ids, ids_of, in_order, in_time, is_about, lines,
     world,
 };
 use crate::support::eventually::eventually;
@@ -46,7 +46,7 @@ async fn one_persons_failing_event_holds_back_that_persons_later_ones_and_nobody
     assert_eq!((&shown["dead_letters"], &shown["pending"]), (&json!(0), &json!(1)), "{shown}");
     let requests = gets(&receiver, before + 5).await;
     assert_eq!(requests.last().unwrap().header("webhook-id"), first, "what was given up, on demand");
-    assert_eq!(ids(&requests), ids_of(&log(&app).await));
+    assert_eq!(ids(&requests), ids_of(&app.change_log().await));
     app.stop().await;
 }
 
@@ -103,7 +103,7 @@ async fn over_moody_receivers_and_restarts_everything_arrives_and_nothing_overta
             app = world.start().await;
         }
     }
-    let all = log(&app).await;
+    let all = app.change_log().await;
     for (receiver, accepted) in receivers.iter().zip(&accepted) {
         in_time(&world, 5 * MINUTE, "everything is accepted", async || {
             let accepted = accepted.lock().unwrap();

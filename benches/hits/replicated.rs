@@ -11,7 +11,7 @@ use avatar_proxy::store::redis::{Address, Redis};
 use avatar_proxy::store::{Log as _, Store, Write};
 
 use crate::Outcome;
-use crate::machine::{Machine, report};
+use crate::machine::{Machine, quantile, report};
 use crate::options::Options;
 use crate::server::{Server, folder, free_address};
 use crate::stored::{ENTRIES, find_some, look, record_all};
@@ -76,12 +76,11 @@ fn hearing(machine: &Machine, server: &Server, text: &mut String) -> Outcome {
     });
     let mut all = all?;
     all.sort_unstable();
-    let quantile = |percent: usize| all[all.len() * percent / 100].as_micros();
     writeln!(
         text,
         "\nOf {CHANGES} changes another replica heard within {} us (p50) and {} us (p99).",
-        quantile(50),
-        quantile(99)
+        quantile(&all, 50).as_micros(),
+        quantile(&all, 99).as_micros()
     )?;
     Ok(())
 }

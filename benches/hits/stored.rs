@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::load::{Ask, drive};
-use crate::machine::{Machine, report};
+use crate::machine::{Machine, quantile, report};
 use crate::options::Options;
 use crate::server::{Server, folder};
 use crate::wire::{DEVICE, Request, exchange, metric};
@@ -208,13 +208,12 @@ pub(crate) fn find_some(machine: &Machine, store: &Arc<dyn Store>, entries: u64,
     });
     let mut all = all?;
     all.sort_unstable();
-    let quantile = |percent: usize| all[all.len() * percent / 100].as_micros();
     writeln!(
         text,
         "\n| at {RATE} per second, over {entries} entries | p50 us | p99 us |\n| --- | --- | --- |\n| found in the store, in one \
          process | {} | {} |",
-        quantile(50),
-        quantile(99)
+        quantile(&all, 50).as_micros(),
+        quantile(&all, 99).as_micros()
     )?;
     Ok(())
 }

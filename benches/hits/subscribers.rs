@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::machine::{Machine, report};
+use crate::machine::{Machine, quantile, report};
 use crate::server::folder;
 use crate::wire::{authorization, exchange, metric};
 use crate::{Outcome, origin};
@@ -100,7 +100,6 @@ pub(crate) fn run(subscribers: usize) -> Outcome {
     }
     delays.sort_unstable();
     last.sort_unstable();
-    let quantile = |percent: usize| delays[(delays.len() * percent / 100).min(delays.len() - 1)].as_millis();
     let mut text = String::new();
     writeln!(
         text,
@@ -111,8 +110,8 @@ pub(crate) fn run(subscribers: usize) -> Outcome {
         text,
         "| {subscribers} | {each} | {:.2} % | {} | {} | {} | {} |",
         idle * 100.0,
-        quantile(50),
-        quantile(99),
+        quantile(&delays, 50).as_millis(),
+        quantile(&delays, 99).as_millis(),
         last[last.len() / 2].as_millis(),
         last[last.len() - 1].as_millis(),
     )?;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::machine::{Machine, report};
+use crate::machine::{Machine, quantile, report};
 use crate::server::folder;
 use crate::wire::{authorization, exchange};
 use crate::{Outcome, origin};
@@ -71,11 +71,11 @@ pub(crate) fn run(endpoints: u64) -> Outcome {
         delays.push(at.saturating_duration_since(sent));
     }
     delays.sort_unstable();
-    let quantile = |percent: usize| delays[(delays.len() * percent / 100).min(delays.len() - 1)].as_millis();
     let mut text = String::new();
     writeln!(text, "| changes per second | endpoints | p50 ms | p99 ms | at most ms | server, share of a core |")?;
     writeln!(text, "| --- | --- | --- | --- | --- | --- |")?;
-    let (p50, p99, most) = (quantile(50), quantile(99), quantile(100));
+    let (p50, p99, most) =
+        (quantile(&delays, 50).as_millis(), quantile(&delays, 99).as_millis(), quantile(&delays, 100).as_millis());
     writeln!(text, "| {RATE} | {endpoints} | {p50} | {p99} | {most} | {:.0} % |", busy * 100.0)?;
 
     println!("Everything, {ROUNDS} times, to one endpoint ...");

@@ -68,6 +68,14 @@ pub struct Held {
     pub damaged: bool,
 }
 
+impl Held {
+    /// Whether somebody asked for the key within `warm_for`.
+    #[must_use]
+    pub fn is_warm(&self, now: Timestamp, warm_for: Duration) -> bool {
+        self.requested_at.is_some_and(|asked| now.since(asked) < warm_for)
+    }
+}
+
 /// A look may start: its token, and what was held at that moment.
 #[derive(Clone, Debug)]
 pub struct Claim {

@@ -45,7 +45,7 @@ impl Avatars {
         for variant in [Variant::default(), Variant { preview: true, ..Variant::default() }] {
             let key = Key { subject: subject.clone(), variant };
             let held = inner.store.find(&key).await?;
-            let warm = held.requested_at.is_some_and(|asked| now.since(asked) < inner.config.warm_for);
+            let warm = held.is_warm(now, inner.config.warm_for);
             let Some(entry) = held.entry.filter(|_| warm || held.watch.is_some()) else { continue };
             if now.since(entry.checked_at) < inner.config.rules.recheck_interval {
                 return Ok(Noticed::Recent);

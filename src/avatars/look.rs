@@ -213,7 +213,7 @@ impl Inner {
     fn rules_for(&self, held: &Held, wanted: bool, now: Timestamp) -> Rules {
         let rules = self.config.rules.clone();
         let Some(interval) = held.watch else { return rules };
-        let warm = wanted || held.requested_at.is_some_and(|requested| now.since(requested) < self.config.warm_for);
+        let warm = wanted || held.is_warm(now, self.config.warm_for);
         let recheck_interval = if warm { interval.min(rules.recheck_interval) } else { interval };
         Rules { recheck_interval, ..rules }
     }

@@ -50,18 +50,17 @@ fn secrets(text: &str) -> Result<Vec<String>, String> {
 }
 
 fn pair(urls: Vec<String>, secrets: Vec<String>) -> Result<Vec<Given>, String> {
-    let given = |(url, secret)| Given { url, secret };
-    match (urls.len(), secrets.len()) {
-        (0, 1..) => Err("has no effect without --webhook".to_owned()),
-        (_, 0) => Ok(urls.into_iter().map(|url| given((url, None))).collect()),
-        (_, 1) => Ok(urls.into_iter().map(|url| given((url, secrets.first().cloned()))).collect()),
-        (addresses, count) if addresses == count => {
-            Ok(urls.into_iter().zip(secrets.into_iter().map(Some)).map(given).collect())
+    let secrets = match (urls.len(), secrets.len()) {
+        (0, 1..) => return Err("has no effect without --webhook".to_owned()),
+        (addresses, 0 | 1) => vec![secrets.into_iter().next(); addresses],
+        (addresses, count) if addresses == count => secrets.into_iter().map(Some).collect(),
+        (addresses, count) => {
+            return Err(format!(
+                "there are {count} secrets for {addresses} addresses; give one for all of them, or one for each"
+            ));
         }
-        (addresses, count) => Err(format!(
-            "there are {count} secrets for {addresses} addresses; give one for all of them, or one for each"
-        )),
-    }
+    };
+    Ok(urls.into_iter().zip(secrets).map(|(url, secret)| Given { url, secret }).collect())
 }
 
 #[cfg(test)]

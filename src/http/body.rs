@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf as _, Bytes};
 use futures_core::Stream;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -74,7 +74,7 @@ impl Upload {
     }
 
     /// Reads it, `length_max` bytes at the most.
-    pub(super) async fn bytes(self, length_max: usize) -> Result<impl Buf, Problem> {
+    pub(super) async fn bytes(self, length_max: usize) -> Result<Bytes, Problem> {
         let read = tokio::select! {
             biased;
             read = Limited::new(self.body, length_max).collect() => read,
@@ -83,7 +83,7 @@ impl Upload {
             () = tokio::time::sleep(TIME_MAX) => return Err(Problem::BodyLate),
         };
         match read {
-            Ok(collected) => Ok(collected.aggregate()),
+            Ok(collected) => Ok(collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLong(length_max)),
             Err(_) => Err(cut_off()),
         }

@@ -4,7 +4,6 @@
 //! before that is found to be right. Whoever can sign, or has overheard a delivery, can have people looked at a little sooner,
 //! once per interval and within the budget; nothing else.
 
-use bytes::Buf as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::{StatusCode, request};
@@ -87,8 +86,7 @@ impl Edge {
         }
         let room = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
         let _room = desk.room.try_acquire_many(room).map_err(|_| Problem::Busy)?;
-        let mut body = body.bytes(LENGTH_MAX).await?;
-        let body = body.copy_to_bytes(body.remaining());
+        let body = body.bytes(LENGTH_MAX).await?;
         if !desk.has_signed(&signature, &body) {
             return Err(forged());
         }

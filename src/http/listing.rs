@@ -22,8 +22,8 @@ use crate::store::Watch;
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// How many people a filter may name.
-const JIDS_MAX: usize = 1000;
+/// How many people a filter may name, also a webhook's.
+pub(super) const JIDS_MAX: usize = 1000;
 
 /// What a listing or a stream is asked for.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl<'a> Wanted<'a> {
         if self.jids.len() > JIDS_MAX {
             return Err(Invalid::of("jid", "must be given 1000 times at most."));
         }
-        let jids: HashSet<Jid> = self.jids.iter().map(|text| jid(text)).collect::<Result<_, _>>()?;
+        let jids: HashSet<Jid> = self.jids.iter().map(|text| jid("jid", text)).collect::<Result<_, _>>()?;
         Ok(Filter { device: self.device(facts, default)?, jids: (!jids.is_empty()).then_some(jids) })
     }
 }
@@ -105,14 +105,15 @@ pub(super) fn cursor(name: &str, text: &str) -> Result<Cursor, Invalid> {
     text.parse().map_err(|malformed: crate::cursor::Malformed| Invalid::of(name, &format!("{malformed}.")))
 }
 
-fn jid(text: &str) -> Result<Jid, Invalid> {
-    Jid::parse(text).map_err(|error| Invalid::of("jid", &error.to_string()))
+/// An address, given as the value of `name`.
+pub(super) fn jid(name: &str, text: &str) -> Result<Jid, Invalid> {
+    Jid::parse(text).map_err(|error| Invalid::of(name, &error.to_string()))
 }
 
 /// The jid in a path.
 pub(super) fn jid_in_path(text: &str) -> Result<Jid, Invalid> {
     let text = query::decode(text, false).ok_or_else(|| Invalid::of("jid", "is not valid percent-encoding."))?;
-    jid(&text)
+    jid("jid", &text)
 }
 
 #[derive(Serialize)]

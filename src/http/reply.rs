@@ -155,18 +155,9 @@ pub(super) fn problem(problem: &Problem) -> Reply {
             let message = format!("the body is longer than {} KiB.", limit / 1024);
             return error(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", &message);
         }
-        Problem::Busy => {
-            let mut reply = error(StatusCode::SERVICE_UNAVAILABLE, "BUSY", "too much comes at once; try again.");
-            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return reply;
-        }
+        Problem::Busy => return unavailable("BUSY", "too much comes at once; try again."),
         Problem::GivenByFlag(message) => return error(StatusCode::CONFLICT, "GIVEN_BY_FLAG", message),
-        Problem::StoreAway => {
-            let mut reply =
-                error(StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE", "the store does not answer now.");
-            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return reply;
-        }
+        Problem::StoreAway => return unavailable("STORE_UNAVAILABLE", "the store does not answer now."),
         Problem::Forged => (
             StatusCode::UNAUTHORIZED,
             "UNAUTHORIZED",
@@ -180,6 +171,13 @@ pub(super) fn problem(problem: &Problem) -> Reply {
         Problem::BodyLate => (StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", "the body did not come in time."),
     };
     error(status, code, message)
+}
+
+/// 503, for a moment.
+fn unavailable(code: &str, message: &str) -> Reply {
+    let mut reply = error(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
 }
 
 /// 400: the request is wrong.

@@ -15,9 +15,6 @@ use crate::events::Start;
 use crate::events::webhook::{Change, New, Replay, State, Tested, Trouble, View};
 use crate::jid::Jid;
 
-/// How many people an endpoint may be for, unless it is for everybody.
-const JIDS_MAX: usize = 1000;
-
 /// An endpoint that is wished for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,10 +133,10 @@ impl From<Trouble> for Problem {
 }
 
 fn jids(texts: &[String]) -> Result<Vec<Jid>, Invalid> {
-    if texts.len() > JIDS_MAX {
+    if texts.len() > listing::JIDS_MAX {
         return Err(Invalid::of("jids", "must be 1000 at most."));
     }
-    texts.iter().map(|text| Jid::parse(text).map_err(|error| Invalid::of("jids", &error.to_string()))).collect()
+    texts.iter().map(|text| listing::jid("jids", text)).collect()
 }
 
 fn shown(view: &View) -> Reply {

@@ -317,6 +317,19 @@ impl Edge {
                 Some(route) if !route.methods().contains(method) => reply::not_allowed(route.methods()),
                 Some(Route::UserAvatar) => return self.user_avatar(uri, facts),
                 Some(Route::Avatar(jid)) if *method != Method::DELETE => return self.avatar(uri, facts, jid),
+                Some(
+                    Route::Avatar(_)
+                    | Route::History(_)
+                    | Route::Watch(_)
+                    | Route::Watches
+                    | Route::Changes
+                    | Route::Events
+                    | Route::Webhooks
+                    | Route::Webhook(_)
+                    | Route::WebhookTest(_)
+                    | Route::WebhookReplay(_)
+                    | Route::GatewayHook,
+                ) => return Turn::Work,
                 Some(Route::Metrics) => {
                     self.avatars.measure();
                     self.webhooks.measure();
@@ -326,8 +339,6 @@ impl Edge {
                     reply::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
                 }
                 Some(Route::Health | Route::Ready) => reply::text(StatusCode::OK, "OK"),
-                // `work` knows what each of the others takes.
-                Some(_) => return Turn::Work,
             }
         })
     }

@@ -27,15 +27,16 @@ use crate::budget::{Allowance, Budget, Priority, Refusal};
 use crate::clock::{Clock, Timestamp};
 use crate::entry::{Entry, Freshness};
 use crate::gateway::Lookup;
-use crate::jid::Key;
+use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
 use crate::outcome::{Class, Rules};
-use crate::store::Store;
+use crate::store::{Store, Touch};
 
 mod activity;
 mod answer;
 mod endings;
 mod flight;
+mod learning;
 mod look;
 mod memory;
 mod slot;
@@ -46,6 +47,7 @@ pub use activity::Noticed;
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
+use learning::Learning;
 use memory::Memory;
 pub use slot::{Answer, Head, History, Kind, Shape, Slot, tag_of};
 use touches::Touches;
@@ -79,8 +81,8 @@ const GRACE: Duration = Duration::from_secs(15);
 /// A hit on an entry that was due this long ago asks for a refresh by itself: the schedule does not keep up.
 const OVERDUE: Duration = Duration::from_secs(2);
 
-/// A background lookup that the budget cannot start within this time is put off.
-const BACKGROUND_PATIENCE: Duration = Duration::from_secs(30);
+/// A background lookup that the budget cannot start within this time is put off: longer than clients' misses may pass it over.
+pub const BACKGROUND_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Longer than any flight.
 const FOREVER: Duration = Duration::from_secs(86_400);
@@ -101,6 +103,7 @@ struct Inner {
     /// Counts what was forgotten on somebody's word.
     forgets: AtomicU64,
     touches: Touches,
+    learning: Learning,
     metrics: Arc<Metrics>,
     figures: Figures,
     tasks: TaskTracker,
@@ -215,6 +218,7 @@ impl Avatars {
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             forgets: AtomicU64::new(0),
             touches: Touches::new(config.warm_for),
+            learning: Learning::default(),
             config,
             clock,
             store,
@@ -260,16 +264,28 @@ impl Avatars {
         result
     }
 
-    /// Looks a key up again in the background; a look that ended after `since` suffices.
-    pub async fn refresh(&self, key: &Key, priority: Priority, since: Timestamp) -> Refreshed {
+    /// Looks a key up again in the background; a look that ended after `since` suffices. `started` is called when it no longer
+    /// waits for the budget.
+    pub async fn refresh(
+        &self,
+        key: &Key,
+        priority: Priority,
+        since: Timestamp,
+        started: impl Fn() + Send,
+    ) -> Refreshed {
         let need = Need { after: Some(since) };
         let mut tries = 0;
         loop {
             tries += 1;
-            let (seat, _) = self.board(key, priority, need, false);
+            let (mut seat, _) = self.board(key, priority, need, false);
             // The budget's patience and the gateway's timeout bound a flight; nobody hurries at this end.
+            let flown = async {
+                seat.started().await;
+                started();
+                seat.wait(&self.0.clock, FOREVER, FOREVER, pending()).await
+            };
             let wait = tokio::select! {
-                wait = seat.wait(&self.0.clock, FOREVER, FOREVER, pending()) => wait,
+                wait = flown => wait,
                 () = self.0.stop.cancelled() => Wait::NotStarted,
             };
             return match wait {
@@ -288,10 +304,10 @@ impl Avatars {
         }
     }
 
-    /// Why no lookup can start for a key's device before some time, if that is so.
+    /// Why no lookup can start for a device before some time, if that is so.
     #[must_use]
-    pub fn blocked(&self, key: &Key) -> Option<Refusal> {
-        self.0.budget.blocked(&key.subject.device)
+    pub fn blocked(&self, device: &Device) -> Option<Refusal> {
+        self.0.budget.blocked(device)
     }
 
     /// How much of its budget a key's device has left.
@@ -300,10 +316,16 @@ impl Avatars {
         self.0.budget.allowance(&key.subject.device)
     }
 
-    /// How long a background look at a key would wait for the budget.
+    /// How long a background look for a device would wait for the budget.
     #[must_use]
-    pub fn wait_for_budget(&self, key: &Key, priority: Priority) -> Duration {
-        self.0.budget.estimate(&key.subject.device, priority)
+    pub fn wait_for_budget(&self, device: &Device, priority: Priority) -> Duration {
+        self.0.budget.estimate(device, priority)
+    }
+
+    /// Lookups per second that a device's budget allows now, and the label under which it is counted.
+    #[must_use]
+    pub fn rate(&self, device: &Device) -> (f64, String) {
+        self.0.budget.rate(device)
     }
 
     /// Whether the gateway can be asked at all: false while it refuses the proxy's own credentials and is not to be probed.
@@ -333,7 +355,12 @@ impl Avatars {
 
     fn touched(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.touch(now, self.0.touches.grain()) {
-            self.0.touches.add(key, now, slot.entry.due_at);
+            self.0.touches.add(Touch {
+                key: key.clone(),
+                at: now,
+                due_at: slot.entry.deadline(),
+                recheck_at: slot.entry.checked_at + self.0.config.rules.recheck_interval,
+            });
         }
         if now.since(slot.entry.due_at) >= OVERDUE || slot.entry.is_from_later(now) {
             self.refresh_overdue(key, slot, now);
@@ -342,7 +369,7 @@ impl Avatars {
 
     /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
     fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
-        if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(key).is_none() {
+        if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(&key.subject.device).is_none() {
             let need = Need { after: Some(now) };
             let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
             if pilot {

@@ -236,6 +236,13 @@ impl Budget {
         self.0.lock().estimate(device, priority, self.0.now())
     }
 
+    /// Lookups per second that `device` is allowed now, cool-downs aside, and the label under which it is counted.
+    #[must_use]
+    pub fn rate(&self, device: &Device) -> (f64, String) {
+        let mut ledger = self.0.lock();
+        (ledger.rate(device, self.0.now()), ledger.label(device))
+    }
+
     /// Why nothing can start for `device` before some time, if that is so.
     #[must_use]
     pub fn blocked(&self, device: &Device) -> Option<Refusal> {

@@ -2,7 +2,8 @@
 //!
 //! Freshness is data and an instant: [`Entry::freshness`] compares, and nothing else in the program decides. Two instants are
 //! fixed when an entry is made: `dead_at`, from which on it is never served, and `due_at`, from which on it is looked up again
-//! in the background. The expiry mechanisms of caches and stores only collect garbage.
+//! in the background: a URL before it dies, a doubt to be settled. Whether the picture changed meanwhile is another question, asked
+//! of a person and not of an entry ([`crate::recheck`]). The expiry mechanisms of caches and stores only collect garbage.
 //!
 //! This module is pure: no clock, no randomness, no I/O. Jitter comes in as a number.
 
@@ -21,8 +22,8 @@ pub const MARGIN: Duration = Duration::from_secs(2);
 /// No `oe` is trusted for longer than this.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
-/// Where the doubling of background looks at a negative outcome ends.
-const NEGATIVE_INTERVAL_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// When an entry is due that need not be looked up again for its own sake.
+const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 
 /// A short-lived URL is looked up again at least this long before it dies, if its life is at least twice as long: a lookup takes
 /// up to seconds, whatever the share.
@@ -57,7 +58,7 @@ pub struct Entry<O = Outcome> {
     pub checked_at: Timestamp,
     /// From here on it is never served.
     pub dead_at: Timestamp,
-    /// From here on it is looked up again.
+    /// From here on it is looked up again; at the end of time if nothing of it can be saved or settled by a look.
     pub due_at: Timestamp,
     /// Negative looks that are not believed yet; 0 when nothing is in doubt.
     pub doubts: u32,
@@ -67,9 +68,9 @@ pub struct Entry<O = Outcome> {
     start: Token,
 }
 
-/// Jitter, so that entries made together do not come due together: two numbers from 0 to 1.
+/// Spreads what is made together, or shares one expiry: from 0, looked up again late, to 1, early.
 #[derive(Clone, Copy, Debug)]
-pub struct Jitter(pub f64, pub f64);
+pub struct Jitter(pub f64);
 
 impl<O> Entry<O> {
     /// What may be done with it at `now`.
@@ -103,6 +104,12 @@ impl<O> Entry<O> {
         now.since(self.checked_at)
     }
 
+    /// By when it is to be looked up again, if it ever must be: a believed negative outcome is content with rechecks.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        (self.due_at < NEVER).then_some(self.due_at)
+    }
+
     /// The start of the look it came from.
     #[must_use]
     pub fn start(&self) -> Token {
@@ -118,12 +125,6 @@ impl<O> Entry<O> {
 }
 
 impl Entry {
-    /// Whether its next look is to save a URL from dying (and not to see whether the picture changed).
-    #[must_use]
-    pub fn is_expiring(&self, rules: &Rules) -> bool {
-        matches!(self.outcome, Outcome::Present(_)) && self.due_at + self.window(rules).mul_f64(1.5) >= self.dead_at
-    }
-
     /// The same, as something known before a look with this start token: for what was seen while the store was away, whose own
     /// token is no number of the store's.
     #[must_use]
@@ -154,7 +155,7 @@ impl Entry {
             {
                 Self { checked_at: now, start: seen.start, ..held.clone() }
             }
-            (Outcome::Negative(negative), _) => Self::negative(negative, seen, standing, rules, jitter),
+            (Outcome::Negative(negative), _) => Self::negative(negative, seen, rules),
         };
         (entry.due_at, entry.doubts) = match standing {
             Standing::Believed { .. } => (entry.due_at, 0),
@@ -191,31 +192,23 @@ impl Entry {
             start: seen.start,
         };
         let ahead = dead_at - entry.window(rules).mul_f64(1.0 + 0.25 * jitter.0);
-        let expiring = if ahead > now {
+        entry.due_at = if ahead > now {
             ahead
         } else {
             // The same expiry came back inside its own window: spread what is left, and stop dividing before it is a loop.
             let left = dead_at.since(now).mul_f64(0.3 + 0.4 * jitter.0);
             (now + left.max(entry.life() / 50).max(SHORTEST_STEP)).min(dead_at.max(now + SHORTEST_STEP))
         };
-        entry.due_at = expiring.min(now + rules.recheck_interval.mul_f64(1.0 - 0.1 * jitter.1));
         entry
     }
 
-    fn negative(negative: &Negative, seen: &Observation, standing: Standing, rules: &Rules, jitter: Jitter) -> Self {
+    fn negative(negative: &Negative, seen: &Observation, rules: &Rules) -> Self {
         let now = seen.ended_at;
-        let ttl = rules.negative_ttl(negative.reason);
-        let repeats = match standing {
-            Standing::Believed { repeats } => repeats.clamp(1, 16),
-            Standing::Doubted { .. } | Standing::Overlapped => 1,
-        };
-        let interval = ttl.max(rules.recheck_interval);
-        let doubled = interval.saturating_mul(1 << (repeats - 1)).min(NEGATIVE_INTERVAL_MAX.max(interval));
         Self {
             outcome: Outcome::Negative(negative.clone()),
             checked_at: now,
-            dead_at: now + ttl,
-            due_at: now + doubled.mul_f64(1.0 + 0.1 * jitter.1),
+            dead_at: now + rules.negative_ttl(negative.reason),
+            due_at: NEVER,
             doubts: 0,
             since: now,
             start: seen.start,
@@ -336,7 +329,7 @@ mod tests {
     }
 
     const SURE: Standing = Standing::Believed { repeats: 1 };
-    const NONE: Jitter = Jitter(0.0, 0.0);
+    const NONE: Jitter = Jitter(0.0);
 
     fn first(outcome: Outcome, now: Timestamp) -> Entry {
         Entry::after(None, &look(outcome, 1, now), SURE, &Rules::default(), NONE)
@@ -352,9 +345,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_life_is_rechecked_and_thirty_days_are_the_most() {
+    fn thirty_days_are_the_longest_life() {
         let entry = first(url(90 * 86_400), at(0));
-        assert_eq!(entry.due_at, at(6 * 3600));
+        assert_eq!(entry.due_at, at(24 * 86_400));
         assert_eq!(entry.dead_at, at(30 * 86_400));
     }
 
@@ -385,14 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn background_looks_at_a_negative_outcome_double_up_to_a_week() {
-        let due = |repeats| {
-            let standing = Standing::Believed { repeats };
-            Entry::after(None, &look(hidden(), 1, at(0)), standing, &Rules::default(), NONE).due_at.since(at(0))
-        };
-        assert_eq!(due(1), Duration::from_secs(6 * 3600));
-        assert_eq!(due(2), Duration::from_secs(12 * 3600));
-        assert_eq!(due(40), Duration::from_secs(7 * 86_400));
+    fn a_negative_outcome_has_a_deadline_only_while_it_is_doubted() {
+        assert_eq!(first(hidden(), at(0)).deadline(), None);
+        let after = |standing| Entry::after(None, &look(hidden(), 1, at(0)), standing, &Rules::default(), NONE);
+        let doubted = after(Standing::Doubted { look_at: at(60), looks: 1 });
+        assert_eq!(doubted.deadline(), Some(at(60)));
+        assert_eq!(after(Standing::Overlapped).deadline(), Some(at(2)));
     }
 
     #[test]
@@ -400,12 +391,12 @@ mod tests {
         for (life, at_most) in [(12, 5), (60, 8), (3600, 8), (10 * 86_400, 70)] {
             let rules = Rules::default();
             let mut now = at(0);
-            let mut entry = Entry::after(None, &look(url(life), 1, now), SURE, &rules, Jitter(0.5, 0.5));
+            let mut entry = Entry::after(None, &look(url(life), 1, now), SURE, &rules, Jitter(0.5));
             let mut looks = 1;
             while entry.due_at < entry.dead_at {
                 now = entry.due_at;
                 looks += 1;
-                entry = Entry::after(Some(&entry), &look(url(life), looks, now), SURE, &rules, Jitter(0.5, 0.5));
+                entry = Entry::after(Some(&entry), &look(url(life), looks, now), SURE, &rules, Jitter(0.5));
                 assert!(entry.due_at.since(now) >= SHORTEST_STEP);
             }
             assert!(looks <= at_most, "{looks} looks in a life of {life} s");
@@ -446,18 +437,18 @@ mod tests {
         /// than two seconds away is servable.
         #[test]
         fn no_dead_url_is_ever_servable(
-            looks in prop::collection::vec((any_outcome(), -5_000i64..5_000_000, 0u8..3, 0.0f64..1.0, 0.0f64..1.0), 1..8),
+            looks in prop::collection::vec((any_outcome(), -5_000i64..5_000_000, 0u8..3, 0.0f64..1.0), 1..8),
             asked in -10_000i64..6_000_000,
         ) {
             let rules = Rules::default();
             let mut entry: Option<Entry> = None;
-            for (index, (outcome, when, standing, a, b)) in looks.into_iter().enumerate() {
+            for (index, (outcome, when, standing, a)) in looks.into_iter().enumerate() {
                 let standing = match standing {
                     0 => SURE,
                     1 => Standing::Doubted { look_at: at(when + 60), looks: 1 },
                     _ => Standing::Overlapped,
                 };
-                entry = Some(Entry::after(entry.as_ref(), &look(outcome, index as u64 + 1, at(when)), standing, &rules, Jitter(a, b)));
+                entry = Some(Entry::after(entry.as_ref(), &look(outcome, index as u64 + 1, at(when)), standing, &rules, Jitter(a)));
             }
             let entry = entry.unwrap();
             if entry.freshness(at(asked)) != Freshness::Dead
@@ -470,7 +461,7 @@ mod tests {
 
         #[test]
         fn what_is_stored_is_read_back(outcome in any_outcome(), when in 0i64..5_000_000, a in 0.0f64..1.0) {
-            let entry = Entry::after(None, &look(outcome, 7, at(when)), SURE, &Rules::default(), Jitter(a, a));
+            let entry = Entry::after(None, &look(outcome, 7, at(when)), SURE, &Rules::default(), Jitter(a));
             prop_assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
         }
 

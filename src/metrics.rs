@@ -137,6 +137,9 @@ metrics! {
     budget_tokens: GaugeVec = "budget_tokens" ["device"];
     /// Lookups per second that a device's budget allows now: the configured rate, less of it after a rate limit, none during one.
     budget_allowed: GaugeVec = "budget_allowed_per_second" ["device"];
+    /// Lookups per second that are needed of a device's budget: expiring, to look at everything in time before it dies; recheck, to
+    /// look at everybody once per recheck interval. Above what is allowed, some are looked at late.
+    budget_needed: GaugeVec = "budget_needed_per_second" ["device", "work"];
     /// Cool-downs begun because WhatsApp said slow down, by device; new: never had an answer, other: beyond the first hundred.
     cool_downs: IntCounterVec = "cool_downs_total" ["device"];
     /// What is left of a device's cool-down; 0 when it is not cooling down.
@@ -153,7 +156,7 @@ metrics! {
     refreshes_running: IntGauge = "refreshes_running";
     /// How long before its death a URL was renewed in the background; 0 is too late.
     refresh_lead_seconds: Histogram = "refresh_lead_seconds" in LEAD;
-    /// Keys in the store that are due now and wait for a look.
+    /// Keys in the store whose deadline has come and that wait for a look.
     refresh_backlog: IntGauge = "refresh_backlog";
     /// Entries in the store.
     store_entries: IntGauge = "store_entries";

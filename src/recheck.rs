@@ -14,11 +14,14 @@
 
 pub mod activity;
 pub mod forecast;
+pub mod pace;
 pub mod rate;
 pub mod turn;
 
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::record::{self, Unreadable};
@@ -37,9 +40,9 @@ pub struct Lessons {
     pub boost: Boost,
 }
 
-/// One subject, as far as rechecks go.
+/// What is known of one subject, as far as rechecks go.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Subject {
+pub struct Outlook {
     /// How often its picture changed.
     pub evidence: Evidence,
     /// When it was looked at last.
@@ -50,47 +53,63 @@ pub struct Subject {
     pub activity: Activity,
 }
 
+/// A look at a subject that was known, as far as its next one depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Whether the picture had changed.
+    pub changed: bool,
+    /// When.
+    pub at: Timestamp,
+    /// The virtual time of its device then.
+    pub virtual_now: f64,
+}
+
 impl Lessons {
     /// A subject that was looked at for the first time. `spread`, from 0 to 1, is random: who was made together must not come
-    /// up together.
+    /// up together. `share` is how many times as often as others it is to be looked at.
     #[must_use]
-    pub fn met(&self, virtual_now: f64, now: Timestamp, spread: f64) -> Subject {
+    pub fn met(&self, virtual_now: f64, now: Timestamp, share: f64, spread: f64) -> Outlook {
         let evidence = Evidence::default();
-        let weight = turn::weight(self.prior.rate(&evidence), self.prior.mean_weight());
+        let weight = share * turn::weight(self.prior.rate(&evidence), self.prior.mean_weight());
         let turn = Turn::first(virtual_now, weight, spread);
-        Subject { evidence, looked_at: now, turn, activity: Activity::default() }
+        Outlook { evidence, looked_at: now, turn, activity: Activity::default() }
     }
 
-    /// A subject that was looked at again, for whatever reason, and whether its picture had changed. `jitter` is from 0 to 1.
-    pub fn looked(
-        &mut self,
-        before: &Subject,
-        changed: bool,
-        virtual_now: f64,
-        now: Timestamp,
-        jitter: f64,
-    ) -> Subject {
-        let waited = days(now, before.looked_at);
-        self.boost.learn(self.prior.rate(&before.evidence), waited, &before.activity, changed);
+    /// A subject that was looked at again, for whatever reason. `share` as in [`Self::met`]; `jitter` is from 0 to 1.
+    #[must_use]
+    pub fn looked(&self, before: &Outlook, look: Look, share: f64, jitter: f64) -> Outlook {
         let mut evidence = before.evidence;
-        evidence.looked(waited, changed);
-        let rate = self.prior.learn(&evidence, waited, now);
+        evidence.looked(days(look.at, before.looked_at), look.changed);
+        let weight = share * turn::weight(self.prior.rate(&evidence), self.prior.mean_weight());
+        let turn = Turn::next(look.virtual_now, weight, jitter);
+        Outlook { evidence, looked_at: look.at, turn, activity: Activity::default() }
+    }
+
+    /// Learns from a look, for all.
+    pub fn learn(&mut self, before: &Outlook, look: Look) {
+        let waited = days(look.at, before.looked_at);
+        self.boost.learn(self.prior.rate(&before.evidence), waited, &before.activity, look.changed);
+        let mut evidence = before.evidence;
+        evidence.looked(waited, look.changed);
+        self.prior.learn(&evidence, waited, look.at);
         // A first wait is as long as chance made it.
         if before.evidence != Evidence::default() {
-            self.prior.served(before.turn.waited(virtual_now));
+            self.prior.served(before.turn.waited(look.virtual_now));
         }
-        let weight = turn::weight(rate, self.prior.mean_weight());
-        let turn = Turn::next(virtual_now, weight, jitter);
-        Subject { evidence, looked_at: now, turn, activity: Activity::default() }
     }
 
-    /// A subject of whom was heard: it comes up sooner by as much as a change has become likelier.
+    /// A subject of whom was heard: it comes up sooner by as much as a change has become likelier. Nothing, if it was looked at or
+    /// heard of within the recheck interval: that is once for each.
     #[must_use]
-    pub fn active(&self, before: &Subject, virtual_now: f64, now: Timestamp) -> Subject {
-        let mut subject = *before;
-        let days_ahead = self.boost.worth() * subject.activity.heard(before.looked_at, now);
-        subject.turn.advance(days_ahead / days(now, before.looked_at).max(SHORTEST), virtual_now);
-        subject
+    pub fn active(&self, before: &Outlook, virtual_now: f64, now: Timestamp, interval: Duration) -> Option<Outlook> {
+        let last = before.activity.heard_at.map_or(before.looked_at, |heard| heard.max(before.looked_at));
+        if now.since(last) < interval {
+            return None;
+        }
+        let mut outlook = *before;
+        let days_ahead = self.boost.worth() * outlook.activity.heard(before.looked_at, now);
+        outlook.turn.advance(days_ahead / days(now, before.looked_at).max(SHORTEST), virtual_now);
+        Some(outlook)
     }
 }
 
@@ -102,21 +121,31 @@ fn days(now: Timestamp, then: Timestamp) -> f64 {
     now.since(then).as_millis() as f64 / 86_400_000.0
 }
 
-/// The stored form.
+/// The stored forms: format version, then the fields in order.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct LessonsRecord {
     format: u8,
     prior: rate::PriorRecord,
     boost: Boost,
 }
 
-const FORMAT: u8 = 1;
+#[derive(Serialize, Deserialize)]
+struct OutlookRecord {
+    format: u8,
+    evidence: Evidence,
+    looked_at: Timestamp,
+    turn: Turn,
+    activity: Activity,
+}
+
+const LESSONS_FORMAT: u8 = 1;
+const OUTLOOK_FORMAT: u8 = 1;
 
 impl Lessons {
     /// The stored form.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        record::write(&Record { format: FORMAT, prior: self.prior.record(), boost: self.boost })
+        record::write(&LessonsRecord { format: LESSONS_FORMAT, prior: self.prior.record(), boost: self.boost })
     }
 
     /// Reads a stored form.
@@ -124,7 +153,25 @@ impl Lessons {
     /// # Errors
     /// When it is not one, or a newer program wrote it.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let Record { prior, boost, .. } = record::read(bytes, FORMAT)?;
+        let LessonsRecord { prior, boost, .. } = record::read(bytes, LESSONS_FORMAT)?;
         Ok(Self { prior: Prior::from(prior), boost })
+    }
+}
+
+impl Outlook {
+    /// The stored form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { evidence, looked_at, turn, activity } = *self;
+        record::write(&OutlookRecord { format: OUTLOOK_FORMAT, evidence, looked_at, turn, activity })
+    }
+
+    /// Reads a stored form.
+    ///
+    /// # Errors
+    /// When it is not one, or a newer program wrote it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let OutlookRecord { evidence, looked_at, turn, activity, .. } = record::read(bytes, OUTLOOK_FORMAT)?;
+        Ok(Self { evidence, looked_at, turn, activity })
     }
 }

@@ -1,24 +1,37 @@
-//! What is due: looks again before URLs die, confirms what is doubted, forgets what nobody asks for.
+//! What is to be looked at without anybody waiting: URLs before they die, doubts, people whose picture may have changed. And what
+//! nobody asks for any more is forgotten.
 //!
-//! A thin loop around a pure plan. Due keys are taken from the store under a lease, so that a process that dies loses nothing.
-//! [`plan`] decides what becomes of each: only what somebody asked for lately (warm) is looked at again, and a second look at a
-//! doubted outcome is made for anybody. What the budget does not let through is put off, never dropped and never hammered.
+//! A thin loop around a pure plan ([`plan`]). The order of things lies in the store, in two queues for each device ([`Schedule`]);
+//! from each the loop takes one look at a time, or as many as the budget lets start within a moment, and takes the next when that
+//! one has started: so what comes next is decided as late as possible, deadlines and rechecks both have their place in the budget's
+//! queue, in which nobody starves, and a crowded device holds up no other. Each taken look is under a lease, so that a process that
+//! dies loses nothing. What the budget does not let through is put off, never dropped and never hammered.
+//!
+//! Once a minute it is foreseen for each device whether the budget will suffice ([`Forecast`]): with too little, URLs are renewed
+//! as late as is safe, rechecks go where change is likeliest, and deadlines that stand too close are begun with early.
+//!
+//! [`Schedule`]: crate::store::Schedule
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::avatars::{Avatars, Refreshed};
+use crate::avatars::{Avatars, BACKGROUND_PATIENCE, Refreshed};
 use crate::budget::Priority;
 use crate::clock::{Clock, Timestamp};
-use crate::jid::{Device, Key, Variant};
+use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
 use crate::outcome::Rules;
-use crate::store::{Due, Store, Taken};
+use crate::recheck::forecast::{Forecast, SAMPLES};
+use crate::store::{Agenda, Store, StoreError};
+
+pub mod plan;
 
 /// What is looked at again, and for how long.
 #[derive(Clone, Debug)]
@@ -31,14 +44,15 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// How many background looks may be under way or waiting, over all devices and for one; and how many there may be for one when
-/// a recheck joins them, so that what is about to expire finds a place however much there is to recheck.
-const RUNNING_MAX: usize = 256;
-const RUNNING_PER_DEVICE: usize = 32;
-const RUNNING_FOR_RECHECKS: usize = 16;
+/// Looks of one kind that stand in one device's queue at once: as many as start within this time, and at the most so many.
+const MOMENT: Duration = Duration::from_millis(50);
+const STANDING_MAX: usize = 32;
 
-/// How long a taken key is not taken again: longer than any look.
-const LEASE: Duration = Duration::from_secs(180);
+/// How many devices' schedules are asked at once.
+const DEVICES_AT_ONCE: usize = 16;
+
+/// How long what was taken is not taken again: longer than it may wait for the budget, and any look.
+const LEASE: Duration = Duration::from_secs(300);
 
 /// The loop's pace when nothing tells it a better one.
 const PACE: Duration = Duration::from_millis(500);
@@ -50,54 +64,14 @@ const STORE_REST: Duration = Duration::from_secs(2);
 /// How often sizes are read for the metrics.
 const MEASURE_PACE: Duration = Duration::from_secs(5);
 
-/// A key of a device that has enough under way is due again after this at the least, and up to twice as long.
-const CROWDED: Duration = Duration::from_secs(5);
-
-/// A recheck that finds no place comes back when this many times those before it have had their turn: a backlog that the budget
-/// never clears must not be written anew every few seconds.
-const CROWDED_RECHECKS: u32 = 4;
+/// How often it is foreseen whether a device's budget will suffice, and what was learnt is remembered.
+const FORECAST_PACE: Duration = Duration::from_secs(60);
 
 /// A look that failed is not made again before this.
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
 
-/// How long a second look at a negative outcome is tried for somebody nobody asks for.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
-
 /// How many keys are forgotten in one write.
 const FORGET_BATCH: usize = 500;
-
-/// What becomes of a due key.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Step {
-    /// It is looked at.
-    Look(Priority),
-    /// It is due again then.
-    PutOff(Timestamp),
-    /// It is not due again until somebody asks for it.
-    Rest,
-}
-
-/// Decides what becomes of a due key; `blocked`: no lookup of its device starts before this time has passed.
-#[must_use]
-pub fn plan(due: &Due, now: Timestamp, blocked: Option<Duration>, config: &Config, jitter: f64) -> Step {
-    let warm = due.requested_at.is_some_and(|requested| now.since(requested) < config.warm_for);
-    // A key that is due long before its entry was planned to be has been asked for by the state machine.
-    let wanted = due.entry.as_ref().is_none_or(|entry| due.due_at < entry.due_at);
-    // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks. One that fails and
-    // fails again is not tried for ever.
-    let doubted = due.entry.as_ref().is_some_and(|entry| entry.doubts == 1 && now < entry.due_at + CONFIRM_WITHIN);
-    // A watch is about whose picture it is: the full one tells.
-    let watched = due.watch.is_some() && due.key.variant == Variant::default();
-    if !(warm || watched || wanted || doubted) {
-        return Step::Rest;
-    }
-    if let Some(wait) = blocked {
-        // Everybody comes back from a cool-down, but not in the same instant.
-        return Step::PutOff(now + wait + Duration::from_secs(30).mul_f64(jitter));
-    }
-    let expiring = due.entry.as_ref().is_some_and(|entry| entry.is_expiring(&config.rules));
-    Step::Look(if expiring || doubted { Priority::Expiring } else { Priority::Recheck })
-}
 
 /// The background work. Cheap to clone.
 #[derive(Clone)]
@@ -111,8 +85,12 @@ struct Inner {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    running: Arc<Semaphore>,
-    per_device: Mutex<HashMap<Device, usize>>,
+    /// Looks that have been taken and have not started.
+    standing: Mutex<HashMap<(Device, Priority), usize>>,
+    /// One of them has.
+    started: Notify,
+    /// When each device's budget was foreseen last, on the steady clock.
+    foreseen: Mutex<HashMap<Device, Duration>>,
 }
 
 /// What the background work is made of.
@@ -133,12 +111,50 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
+/// What a look was taken for: where it goes back to if nothing comes of it.
+enum Purpose {
+    /// The key's deadline. If nothing is held and nobody ever asked for it, the state machine did, and asks again if it matters.
+    Deadline { unheld: bool },
+    /// To see whether the subject's picture changed.
+    Recheck,
+}
+
+/// Gives up a look's place among those that stand in its device's queue, once.
+struct Standing {
+    refresh: Refresh,
+    place: Mutex<Option<(Device, Priority)>>,
+}
+
+impl Standing {
+    fn has_started(&self) {
+        let Some(place) = lock(&self.place).take() else { return };
+        let inner = &self.refresh.0;
+        let mut standing = lock(&inner.standing);
+        if let Some(count) = standing.get_mut(&place) {
+            *count -= 1;
+            if *count == 0 {
+                standing.remove(&place);
+            }
+        }
+        inner.started.notify_one();
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.has_started();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Refresh {
     /// Background work that has not begun.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { config, clock, store, avatars, metrics, tasks, stop } = parts;
-        let running = Arc::new(Semaphore::new(RUNNING_MAX));
         Self(Arc::new(Inner {
             config,
             clock,
@@ -147,8 +163,9 @@ impl Refresh {
             metrics,
             tasks,
             stop,
-            running,
-            per_device: Mutex::default(),
+            standing: Mutex::default(),
+            started: Notify::new(),
+            foreseen: Mutex::default(),
         }))
     }
 
@@ -156,8 +173,7 @@ impl Refresh {
     pub async fn run(self) {
         let inner = &self.0;
         let forget_pace = (inner.config.forget_after / 50).clamp(Duration::from_secs(1), Duration::from_secs(600));
-        let mut forget_at = Duration::ZERO;
-        let mut measure_at = Duration::ZERO;
+        let [mut forget_at, mut measure_at, mut remember_at] = [Duration::ZERO; 3];
         while !inner.stop.is_cancelled() {
             inner.avatars.flush_touches().await;
             let elapsed = inner.clock.elapsed();
@@ -169,91 +185,153 @@ impl Refresh {
                 self.measure().await;
                 measure_at = elapsed + MEASURE_PACE;
             }
+            if elapsed >= remember_at {
+                inner.avatars.remember_lessons().await;
+                remember_at = elapsed + FORECAST_PACE;
+            }
             let rest = self.tick().await;
             tokio::select! {
                 // Real time, too: the loop also serves a manual clock, which nobody may be moving.
                 () = tokio::time::sleep(rest) => {}
                 () = inner.clock.sleep(rest) => {}
+                // Not at once: others that start in the same moment are made up for together.
+                () = inner.started.notified() => tokio::time::sleep(PACE_MIN).await,
                 () = inner.stop.cancelled() => {}
             }
         }
         inner.avatars.flush_touches().await;
+        inner.avatars.remember_lessons().await;
     }
 
-    /// Takes what is due and sets it going; returns how long to rest.
+    /// Takes what may start of what there is to do, and sets it going; returns how long to rest.
     async fn tick(&self) -> Duration {
         let inner = &self.0;
-        let free = inner.running.available_permits();
-        if free == 0 {
-            return PACE;
-        }
-        let now = inner.clock.now();
-        let taken = match inner.store.take_due(now, now + LEASE, free).await {
-            Ok(taken) => taken,
+        let agenda = match inner.store.agenda().await {
+            Ok(agenda) => agenda,
             Err(error) => {
-                tracing::debug!(%error, "what is due cannot be taken");
+                tracing::debug!(%error, "what is to be looked at cannot be read");
                 return STORE_REST;
             }
         };
-        let Taken { due, next } = taken;
-        let more = due.len() == free;
-        let mut put_off = vec![];
-        for due in due {
-            let blocked = inner.avatars.blocked(&due.key).map(|refusal| refusal.retry_after());
-            match plan(&due, now, blocked, &inner.config, fastrand::f64()) {
-                Step::Rest => put_off.push((due.key, None)),
-                Step::PutOff(at) => put_off.push((due.key, Some(at))),
-                Step::Look(priority) if self.may_run(&due.key.subject.device, priority) => {
-                    self.look(due, priority, now);
-                }
-                Step::Look(priority) => {
-                    let turns = if priority == Priority::Recheck { CROWDED_RECHECKS } else { 1 };
-                    let wait = inner.avatars.wait_for_budget(&due.key, priority).saturating_mul(turns).max(CROWDED);
-                    put_off.push((due.key, Some(now + wait.mul_f64(1.0 + fastrand::f64()))));
-                }
+        self.drop_forecasts(&agenda);
+        let rests = stream::iter(agenda).map(|agenda| self.serve(agenda)).buffer_unordered(DEVICES_AT_ONCE);
+        rests.fold(PACE, async |soonest, rest| soonest.min(rest)).await.max(PACE_MIN)
+    }
+
+    /// Takes what may start of what there is to do for a device; returns when there may be more.
+    async fn serve(&self, agenda: Agenda) -> Duration {
+        let inner = &self.0;
+        let Agenda { device, due_at, recheck_at } = agenda;
+        let forecast = self.foresee(&device).await;
+        if inner.avatars.blocked(&device).is_some() {
+            return PACE;
+        }
+        let now = inner.clock.now();
+        let until = now + forecast.pressing;
+        let taken = async {
+            let mut rest = PACE;
+            if let Some(due_at) = due_at {
+                let room = if due_at <= until { self.room(&device, Priority::Expiring) } else { 0 };
+                let more = room > 0 && self.take_due(&device, now, until, room).await?;
+                let wait = if more { Duration::ZERO } else { due_at.since(until) };
+                rest = rest.min(if wait.is_zero() && !more { PACE } else { wait });
+            }
+            if let Some(recheck_at) = recheck_at {
+                let room = if recheck_at <= now { self.room(&device, Priority::Recheck) } else { 0 };
+                let more = room > 0 && self.take_rechecks(&device, now, room).await?;
+                let wait = if more { Duration::ZERO } else { recheck_at.since(now) };
+                rest = rest.min(if wait.is_zero() && !more { PACE } else { wait });
+            }
+            Ok::<_, StoreError>(rest)
+        };
+        taken.await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "what is to be looked at cannot be taken");
+            STORE_REST
+        })
+    }
+
+    /// How many looks of a kind a device has room for in the budget's queue.
+    fn room(&self, device: &Device, priority: Priority) -> usize {
+        let inner = &self.0;
+        if inner.avatars.wait_for_budget(device, priority) >= BACKGROUND_PATIENCE {
+            return 0;
+        }
+        let (rate, _) = inner.avatars.rate(device);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is bounded
+        let most = ((rate * MOMENT.as_secs_f64()).ceil() as usize).clamp(1, STANDING_MAX);
+        let standing = lock(&inner.standing).get(&(device.clone(), priority)).copied().unwrap_or_default();
+        most.saturating_sub(standing)
+    }
+
+    /// Takes deadlines and sets their looks going; true if there may be more to take at once.
+    async fn take_due(
+        &self,
+        device: &Device,
+        now: Timestamp,
+        until: Timestamp,
+        room: usize,
+    ) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        let taken = inner.store.take_due(device, until, now + LEASE, room).await?;
+        let all = taken.len() == room;
+        let mut rest = vec![];
+        for due in taken {
+            if plan::is_looked_at(&due, now, &inner.config) {
+                let unheld = due.entry.is_none() && due.requested_at.is_none();
+                self.look(due.key, Purpose::Deadline { unheld }, now);
+            } else {
+                rest.push((due.key, None));
             }
         }
-        if !put_off.is_empty() {
-            self.reschedule(put_off).await;
+        let more = all && !rest.is_empty();
+        if !rest.is_empty() {
+            inner.store.reschedule(rest).await?;
         }
-        if more {
-            return PACE_MIN;
-        }
-        next.map_or(PACE, |next| next.since(inner.clock.now()).clamp(PACE_MIN, PACE))
+        Ok(more)
     }
 
-    fn may_run(&self, device: &Device, priority: Priority) -> bool {
-        let most = if priority == Priority::Recheck { RUNNING_FOR_RECHECKS } else { RUNNING_PER_DEVICE };
-        let mut counts = self.0.per_device.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(device.clone()).or_default();
-        let may = *count < most;
-        *count += usize::from(may);
-        may
+    /// Takes rechecks and sets their looks going; true if there may be more to take at once.
+    async fn take_rechecks(&self, device: &Device, now: Timestamp, room: usize) -> Result<bool, StoreError> {
+        let inner = &self.0;
+        let taken = inner.store.take_rechecks(device, now, now + LEASE, room).await?;
+        let all = taken.len() == room;
+        let mut rest = vec![];
+        for candidate in taken {
+            match plan::looked_at(&candidate, now, &inner.config) {
+                Some(variant) => self.look(Key { subject: candidate.subject, variant }, Purpose::Recheck, now),
+                None => rest.push((candidate.subject, None)),
+            }
+        }
+        let more = all && !rest.is_empty();
+        if !rest.is_empty() {
+            inner.store.defer(rest).await?;
+        }
+        Ok(more)
     }
 
-    fn look(&self, due: Due, priority: Priority, taken_at: Timestamp) {
+    fn look(&self, key: Key, purpose: Purpose, taken_at: Timestamp) {
+        let priority = match purpose {
+            Purpose::Deadline { .. } => Priority::Expiring,
+            Purpose::Recheck => Priority::Recheck,
+        };
+        let place = (key.subject.device.clone(), priority);
+        *lock(&self.0.standing).entry(place.clone()).or_default() += 1;
+        let standing = Standing { refresh: self.clone(), place: Mutex::new(Some(place)) };
         let this = self.clone();
-        let Due { key, entry, requested_at, .. } = due;
-        // Nobody ever asked for it and nothing is held: the state machine did, and asks again if it still matters.
-        let unheld = entry.is_none() && requested_at.is_none();
-        // No more keys are taken than there is room for.
-        let running = self.0.running.clone().try_acquire_owned();
         self.0.tasks.spawn(async move {
-            let _running = running;
             let inner = &this.0;
             inner.metrics.refreshes_running.inc();
-            let refreshed = inner.avatars.refresh(&key, priority, taken_at).await;
+            let refreshed = inner.avatars.refresh(&key, priority, taken_at, || standing.has_started()).await;
             inner.metrics.refreshes_running.dec();
-            this.has_run(&key.subject.device);
             let again = |wait: Duration| inner.clock.now() + wait.max(PUT_OFF_MIN).mul_f64(1.0 + 0.2 * fastrand::f64());
             let result = match refreshed {
                 Refreshed::Done => "done",
                 Refreshed::Failed(class, wait) => {
-                    this.reschedule(vec![(key, (!unheld).then(|| again(wait)))]).await;
+                    this.put_back(key, purpose, again(wait), true).await;
                     class.as_str()
                 }
                 Refreshed::NotMade(wait) => {
-                    this.reschedule(vec![(key, Some(again(wait)))]).await;
+                    this.put_back(key, purpose, again(wait), false).await;
                     "not-made"
                 }
             };
@@ -261,20 +339,51 @@ impl Refresh {
         });
     }
 
-    fn has_run(&self, device: &Device) {
-        let mut counts = self.0.per_device.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(device) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(device);
-            }
+    /// Nothing came of a look.
+    async fn put_back(&self, key: Key, purpose: Purpose, again: Timestamp, failed: bool) {
+        let store = &self.0.store;
+        let put_back = match purpose {
+            Purpose::Deadline { unheld } => store.reschedule(vec![(key, (!(unheld && failed)).then_some(again))]).await,
+            Purpose::Recheck => store.defer(vec![(key.subject, Some(again))]).await,
+        };
+        if let Err(error) = put_back {
+            // Their lease runs out, and they come up again.
+            tracing::debug!(%error, "a look is not put back");
         }
     }
 
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) {
-        if let Err(error) = self.0.store.reschedule(keys).await {
-            // Their lease runs out, and they come up again.
-            tracing::debug!(%error, "due keys are not rescheduled");
+    /// Foresees what a device's budget will be needed for, if that was not done lately.
+    async fn foresee(&self, device: &Device) -> Forecast {
+        let inner = &self.0;
+        let elapsed = inner.clock.elapsed();
+        if lock(&inner.foreseen).get(device).is_some_and(|foreseen| elapsed < *foreseen + FORECAST_PACE) {
+            return inner.avatars.forecast(device);
+        }
+        let Ok(outlay) = inner.store.outlay(device, &SAMPLES).await else { return inner.avatars.forecast(device) };
+        let now = inner.clock.now();
+        let deadlines = outlay.deadlines.iter().map(|(count, due_at)| (*count, due_at.since(now)));
+        let (allowed, label) = inner.avatars.rate(device);
+        let forecast = Forecast::new(deadlines, outlay.rechecks, inner.config.rules.recheck_interval, allowed);
+        let before = inner.avatars.forecast(device);
+        if forecast.falls_short() && !before.falls_short() {
+            tracing::warn!(
+                device = label,
+                needed_per_second = forecast.deadlines,
+                allowed_per_second = forecast.allowed,
+                "the budget does not suffice to renew every URL before it dies"
+            );
+        }
+        inner.avatars.foresee(device, forecast);
+        lock(&inner.foreseen).insert(device.clone(), elapsed);
+        forecast
+    }
+
+    /// Nothing is foreseen for devices that have nothing to be looked at any more.
+    fn drop_forecasts(&self, agenda: &[Agenda]) {
+        let mut foreseen = lock(&self.0.foreseen);
+        if foreseen.len() > agenda.len() {
+            let still: HashSet<&Device> = agenda.iter().map(|agenda| &agenda.device).collect();
+            foreseen.retain(|device, _| still.contains(device));
         }
     }
 
@@ -297,6 +406,7 @@ impl Refresh {
     async fn measure(&self) {
         let inner = &self.0;
         let now = inner.clock.now();
+        self.measure_forecasts();
         if let Ok(size) = inner.store.size(now).await {
             let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
             inner.metrics.store_entries.set(gauge(size.entries));
@@ -308,86 +418,19 @@ impl Refresh {
             inner.metrics.log_age_seconds.set(gauge(size.logged_since.map_or(0, |oldest| now.since(oldest).as_secs())));
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::Standing;
-    use crate::entry::{Entry, Jitter};
-    use crate::jid::{Jid, Variant};
-    use crate::outcome::{Observation, Outcome, Picture, Token};
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_seconds(1_700_000_000 + seconds)
-    }
-
-    fn config() -> Config {
-        Config { warm_for: HOUR, forget_after: 24 * HOUR, rules: Rules::default() }
-    }
-
-    /// A picture seen at 0, whose URL lives for a day.
-    fn due(due_at: i64, requested: Option<i64>) -> Due {
-        let picture = Picture::new(&format!("https://h/p?oe={:X}", 1_700_000_000 + 86_400), "1", "image");
-        let seen = Observation {
-            variant: Variant::default(),
-            outcome: Outcome::Present(picture),
-            start: Token(1),
-            started_at: at(0),
-            ended_at: at(0),
-        };
-        let sure = Standing::Believed { repeats: 0 };
-        Due {
-            key: Key::new(Device::default(), Jid::parse("1").unwrap(), false, false),
-            entry: Some(Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0))),
-            due_at: at(due_at),
-            requested_at: requested.map(at),
-            watch: None,
+    fn measure_forecasts(&self) {
+        let inner = &self.0;
+        let mut needed: HashMap<(String, &str), f64> = HashMap::new();
+        let forecasts = inner.avatars.forecasts(|device| lock(&inner.foreseen).contains_key(device));
+        for (device, forecast) in forecasts {
+            let (_, label) = inner.avatars.rate(&device);
+            *needed.entry((label.clone(), "expiring")).or_default() += forecast.deadlines;
+            *needed.entry((label, "recheck")).or_default() += forecast.rechecks;
         }
-    }
-
-    #[test]
-    fn only_what_somebody_asked_for_lately_is_looked_at_again() {
-        let recheck = 6 * 3600;
-        let step = |requested| plan(&due(recheck, requested), at(recheck), None, &config(), 0.0);
-        assert_eq!(step(Some(recheck - 10)), Step::Look(Priority::Recheck));
-        assert_eq!(step(Some(recheck - 3600)), Step::Rest);
-        assert_eq!(step(None), Step::Rest);
-    }
-
-    #[test]
-    fn what_is_about_to_die_comes_before_rechecks() {
-        let mut expiring = due(80_000, Some(80_000));
-        expiring.entry.as_mut().unwrap().due_at = at(75_000);
-        assert_eq!(plan(&expiring, at(80_000), None, &config(), 0.0), Step::Look(Priority::Expiring));
-    }
-
-    #[test]
-    fn a_doubted_outcome_is_looked_at_a_second_time_for_anybody() {
-        let doubted = |doubts| {
-            let mut doubted = due(60, None);
-            let entry = doubted.entry.as_mut().unwrap();
-            (entry.doubts, entry.due_at) = (doubts, at(60));
-            doubted
-        };
-        assert_eq!(plan(&doubted(1), at(60), None, &config(), 0.0), Step::Look(Priority::Expiring));
-        assert_eq!(plan(&doubted(2), at(60), None, &config(), 0.0), Step::Rest);
-        assert_eq!(plan(&doubted(1), at(60 + 86_400), None, &config(), 0.0), Step::Rest, "a day of failures");
-    }
-
-    #[test]
-    fn a_look_that_the_state_machine_asked_for_is_made_for_anybody() {
-        assert!(matches!(plan(&due(5, None), at(5), None, &config(), 0.0), Step::Look(_)));
-        let unheld = Due { entry: None, ..due(5, None) };
-        assert!(matches!(plan(&unheld, at(5), None, &config(), 0.0), Step::Look(_)));
-    }
-
-    #[test]
-    fn a_blocked_device_comes_back_later_and_not_all_at_once() {
-        let step = |jitter| plan(&due(5, Some(0)), at(5), Some(HOUR), &config(), jitter);
-        assert_eq!(step(0.0), Step::PutOff(at(3605)));
-        assert_eq!(step(1.0), Step::PutOff(at(3635)));
+        inner.metrics.budget_needed.reset();
+        for ((label, work), needed) in needed {
+            inner.metrics.budget_needed.with_label_values(&[&label, work]).set(needed);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What is remembered beyond this process: the interface that every engine implements.
 //!
 //! The store holds records and never interprets them: no freshness, no change logic, in no engine. Its one important promise
-//! is [`Store::apply`]: entry, due time, state and change of a subject are written together or not at all, and only if nobody
-//! wrote that subject in between. Who loses that race is given the present state and computes again.
+//! is [`Store::apply`]: entry, state and change of a subject, and when it is looked at next, are written together or not at all,
+//! and only if nobody wrote that subject in between. Who loses that race is given the present state and computes again.
 //!
 //! Architecture invariant: this module and its engines know nothing of the gateway, of budgets or of HTTP.
 
@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::outcome::Token;
+use crate::recheck::Outlook;
 
 mod device;
 mod endpoints;
@@ -22,6 +23,7 @@ mod log;
 pub mod measured;
 pub mod none;
 pub mod redis;
+mod schedule;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
@@ -29,8 +31,10 @@ pub use endpoints::{
     Delivery, Disabled, Endpoint, Endpoints, Kept, Known, LastResult, Progress, Put, Secret, Standing,
 };
 pub use log::{Extent, Log, Page, Record, What};
+pub use schedule::{Agenda, Candidate, Due, Outlay, Picture, Schedule, Touch};
 
-/// What every engine is: the records and the log, which are written together, and the webhooks that are told of it.
+/// What every engine is: the records, when they are looked at again, and the log, which are written together; and the webhooks
+/// that are told of it.
 pub trait Engine: Store + Log + Endpoints {}
 
 impl<E: Store + Log + Endpoints> Engine for E {}
@@ -64,6 +68,10 @@ pub struct Held {
     pub requested_at: Option<Timestamp>,
     /// How often the subject is to be looked at though nobody asks.
     pub watch: Option<Duration>,
+    /// What is known of the subject, as far as rechecks go.
+    pub outlook: Option<Outlook>,
+    /// The virtual time of its device's rechecks.
+    pub virtual_now: f64,
     /// A record was damaged and counts as absent: the next look writes it anew.
     pub damaged: bool,
 }
@@ -96,8 +104,12 @@ pub struct Write {
     pub expected: Token,
     /// The subject's new state.
     pub state: State,
-    /// The key's new entry; its `due_at` becomes the key's due time.
+    /// The key's new entry; its deadline becomes the key's.
     pub entry: Entry,
+    /// What is known of the subject now, as far as rechecks go: its rank among others.
+    pub outlook: Outlook,
+    /// From when on it may be rechecked.
+    pub recheck_at: Timestamp,
     /// The change to append to the log.
     pub change: Option<Change>,
     /// When somebody asked, if this look was for a client. Never moves back.
@@ -118,41 +130,6 @@ pub enum Applied {
     Conflict(Box<Held>),
     /// The subject was forgotten while the look was under way: nothing of it is to be kept.
     Forgotten,
-}
-
-/// A key whose time has come.
-#[derive(Clone, Debug)]
-pub struct Due {
-    /// The key.
-    pub key: Key,
-    /// Its entry; `None` where a look was asked for before anything was held.
-    pub entry: Option<Entry>,
-    /// When it was due.
-    pub due_at: Timestamp,
-    /// When somebody last asked for it.
-    pub requested_at: Option<Timestamp>,
-    /// How often its subject is to be looked at though nobody asks.
-    pub watch: Option<Duration>,
-}
-
-/// Due keys taken under a lease, and when the next one comes.
-#[derive(Clone, Debug, Default)]
-pub struct Taken {
-    /// In the order in which they were due.
-    pub due: Vec<Due>,
-    /// The soonest due time afterwards: of a key that was not taken, or the end of a lease.
-    pub next: Option<Timestamp>,
-}
-
-/// A request that is to be remembered.
-#[derive(Clone, Debug)]
-pub struct Touch {
-    /// What was asked for.
-    pub key: Key,
-    /// When.
-    pub at: Timestamp,
-    /// When it is due if it has no due time, because nobody had asked for long.
-    pub due_at: Timestamp,
 }
 
 /// A subject that is looked at though nobody asks.
@@ -180,7 +157,7 @@ pub struct Size {
     pub entries: u64,
     /// Subjects with a state.
     pub subjects: u64,
-    /// Keys that are due now.
+    /// Keys whose deadline has come.
     pub backlog: u64,
     /// Subjects that are watched.
     pub watches: u64,
@@ -194,7 +171,7 @@ pub struct Size {
 
 /// The interface.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: Schedule {
     /// What is held for a key.
     ///
     /// # Errors
@@ -213,28 +190,9 @@ pub trait Store: Send + Sync {
     /// When the store fails: then nothing was written, unless it is on another machine and could not say that it was.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError>;
 
-    /// Takes up to `limit` keys that are due at `now`, soonest first; they are not due again before `lease`, unless something
-    /// else says so. A taker that dies loses nothing: its keys come up again.
-    ///
-    /// # Errors
-    /// When the store fails.
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError>;
-
-    /// Sets due times (`None`: no more looks until somebody asks). Keys that are not held are passed over.
-    ///
-    /// # Errors
-    /// When the store fails.
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError>;
-
-    /// Remembers requests. Keys that are not held are passed over.
-    ///
-    /// # Errors
-    /// When the store fails.
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError>;
-
     /// Drops up to `limit` keys that nobody asked for since `before`, and the states of subjects that keep none. Returns the
-    /// subjects that are gone. A key that nobody ever asked for counts from its due time, because something else has it looked
-    /// at; without a due time it has nothing left to stay for. What is watched stays. What was recorded in the log stays.
+    /// subjects that are gone. A key that nobody ever asked for counts from its deadline, because something else has it looked
+    /// at; without one it has nothing left to stay for. What is watched stays. What was recorded in the log stays.
     ///
     /// # Errors
     /// When the store fails.
@@ -248,12 +206,13 @@ pub trait Store: Send + Sync {
     /// When the store fails.
     async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError>;
 
-    /// Watches a subject, or watches it at another interval; its full picture is due at `due` at the latest, held or not. Durable
-    /// when it returns. Beyond `limit` watches there are no more.
+    /// Watches a subject, or watches it at another interval; it may be rechecked from `recheck_at` on at the latest, held or not,
+    /// and if it is not held it stands where somebody would whose turn comes now. Durable when it returns. Beyond `limit` watches
+    /// there are no more.
     ///
     /// # Errors
     /// When the store fails.
-    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError>;
+    async fn watch(&self, watch: Watch, recheck_at: Timestamp, limit: u64) -> Result<Watched, StoreError>;
 
     /// Watches no more, as one device or all do. True if anybody was watched.
     ///

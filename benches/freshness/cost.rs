@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::time::{Duration, Instant};
 
 use avatar_proxy::clock::Timestamp;
-use avatar_proxy::recheck::{Lessons, Subject};
+use avatar_proxy::recheck::{Lessons, Look, Outlook};
 use fastrand::Rng;
 
 use crate::queues::{Queues, Taken};
@@ -21,10 +21,10 @@ pub(crate) fn run() {
     let mut rng = Rng::with_seed(1);
     let (mut lessons, mut queues) = (Lessons::default(), Queues::new(PEOPLE as usize));
     let mut now = 1_700_000_000_000;
-    let mut people: Vec<Subject> = vec![];
+    let mut people: Vec<Outlook> = vec![];
     let before = resident();
     for person in 0..PEOPLE {
-        let subject = lessons.met(0.0, Timestamp::from_millis(now), rng.f64());
+        let subject = lessons.met(0.0, Timestamp::from_millis(now), 1.0, rng.f64());
         queues.put(person, i64::MAX, now, subject.turn.rank);
         people.push(subject);
     }
@@ -34,7 +34,10 @@ pub(crate) fn run() {
         now += 86;
         let Some(Taken::Recheck(person)) = queues.take(now, now) else { break };
         let (at, virtual_now) = (Timestamp::from_millis(now), queues.virtual_now);
-        let subject = lessons.looked(&people[person as usize], rng.u8(..) == 0, virtual_now, at, rng.f64());
+        let before = people[person as usize];
+        let look = Look { changed: rng.u8(..) == 0, at, virtual_now };
+        let subject = lessons.looked(&before, look, 1.0, rng.f64());
+        lessons.learn(&before, look);
         queues.put(person, i64::MAX, now + 21_600_000, subject.turn.rank);
         people[person as usize] = subject;
     }
@@ -52,9 +55,11 @@ pub(crate) fn run() {
     let began = Instant::now();
     for _ in 0..LOOKS {
         let person = rng.u32(..PEOPLE);
-        let subject = lessons.active(&people[person as usize], queues.virtual_now, Timestamp::from_millis(now));
-        queues.set_rank(person, subject.turn.rank);
-        people[person as usize] = subject;
+        let (at, before) = (Timestamp::from_millis(now), people[person as usize]);
+        if let Some(outlook) = lessons.active(&before, queues.virtual_now, at, Duration::ZERO) {
+            queues.set_rank(person, outlook.turn.rank);
+            people[person as usize] = outlook;
+        }
     }
     let hint = began.elapsed() / LOOKS;
     let core = Duration::from_secs(1).as_secs_f64();
@@ -64,7 +69,7 @@ pub(crate) fn run() {
         "  idle: {round:?} a round, {:.5} % of a core at {IDLE_ROUNDS} rounds a second",
         round.as_secs_f64() * f64::from(IDLE_ROUNDS) / core * 100.0
     );
-    println!("  memory: {} bytes of facts per person, {held} with both queues", size_of::<Subject>());
+    println!("  memory: {} bytes of facts per person, {held} with both queues", size_of::<Outlook>());
 }
 
 /// Resident memory (bytes).

@@ -12,7 +12,7 @@ use avatar_proxy::jid::Variant;
 use avatar_proxy::outcome::{Failure, Observation, Outcome, Rules, Token};
 use avatar_proxy::recheck::forecast::{Forecast, SAMPLES};
 use avatar_proxy::recheck::turn::Turn;
-use avatar_proxy::recheck::{Lessons, Subject};
+use avatar_proxy::recheck::{Lessons, Look, Outlook};
 use fastrand::Rng;
 
 use crate::answers;
@@ -72,7 +72,7 @@ struct Person {
     flying: bool,
     /// Odd answers in a row.
     odd: u32,
-    subject: Option<Subject>,
+    subject: Option<Outlook>,
 }
 
 /// What clients are answered with; kept small, because it is read at every request.
@@ -267,10 +267,12 @@ impl<'a> Simulation<'a> {
     fn hint(&mut self, person: u32) {
         let one = &mut self.people[person as usize];
         if self.setup.policy.takes_hints()
-            && let Some(subject) = one.subject.as_mut().filter(|_| !one.flying)
+            && let Some(before) = one.subject.filter(|_| !one.flying)
+            && let Some(outlook) =
+                self.lessons.active(&before, self.queues.virtual_now, at(self.now), self.setup.interval)
         {
-            *subject = self.lessons.active(subject, self.queues.virtual_now, at(self.now));
-            self.queues.set_rank(person, subject.turn.rank);
+            self.queues.set_rank(person, outlook.turn.rank);
+            one.subject = Some(outlook);
         }
     }
 
@@ -427,7 +429,7 @@ impl<'a> Simulation<'a> {
         if self.setup.policy.saves() {
             rules.refresh_ahead = self.forecast.refresh_ahead(rules.refresh_ahead);
         }
-        let jitter = Jitter(self.luck.f64(), self.luck.f64());
+        let jitter = Jitter(self.luck.f64());
         let entry = Entry::after(one.entry.as_ref(), seen, verdict.standing, &rules, jitter);
         self.known += u64::from(one.state.recorded.is_none() && verdict.state.recorded.is_some());
         self.tokens += 1;
@@ -442,9 +444,13 @@ impl<'a> Simulation<'a> {
                 self.tally.told(happened, self.now);
             }
             let (now, virtual_now, random) = (at(self.now), self.queues.virtual_now, self.luck.f64());
+            let look = Look { changed: verdict.change.is_some(), at: now, virtual_now };
             let mut subject = match &one.subject {
-                Some(before) => self.lessons.looked(before, verdict.change.is_some(), virtual_now, now, random),
-                None => self.lessons.met(virtual_now, now, random),
+                Some(before) => {
+                    self.lessons.learn(before, look);
+                    self.lessons.looked(before, look, 1.0, random)
+                }
+                None => self.lessons.met(virtual_now, now, 1.0, random),
             };
             if let Some(weight) = self.setup.policy.weight(self.world.rates[person as usize]) {
                 let first = one.subject.is_none();

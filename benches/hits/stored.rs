@@ -15,6 +15,7 @@ use avatar_proxy::demo::SimulatedGateway;
 use avatar_proxy::entry::{Entry, Jitter};
 use avatar_proxy::jid::{Device, Jid, Key};
 use avatar_proxy::outcome::{Observation, Outcome as Seen, Picture, Rules, Token};
+use avatar_proxy::recheck::Lessons;
 use avatar_proxy::store::sqlite::Sqlite;
 use avatar_proxy::store::{Applied, Store, Write};
 use tempfile::TempDir;
@@ -160,13 +161,16 @@ pub(crate) fn look(number: u64) -> Write {
         rules: &rules,
     };
     let verdict = change::observe(&State::default(), &seen, around);
-    let jitter = Jitter(fastrand::f64(), fastrand::f64());
+    let jitter = Jitter(fastrand::f64());
+    let outlook = Lessons::default().met(0.0, now, 1.0, fastrand::f64());
     Write {
         key,
         start: Token(1),
         expected: Token::default(),
         state: verdict.state,
         entry: Entry::after(None, &seen, verdict.standing, &rules, jitter),
+        outlook,
+        recheck_at: now + rules.recheck_interval,
         change: None,
         requested_at: Some(now),
         also_due: None,

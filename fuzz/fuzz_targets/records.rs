@@ -32,7 +32,7 @@ fn entry(stored: &[u8]) {
     assert_eq!(entry.freshness(entry.dead_at), Freshness::Dead);
     assert_eq!(entry.ttl(entry.dead_at), Duration::ZERO);
     assert_eq!(entry.freshness(NOW) == Freshness::Dead, entry.ttl(NOW).is_zero());
-    let (rules, jitter) = (Rules::default(), Jitter(0.5, 0.5));
+    let (rules, jitter) = (Rules::default(), Jitter(0.5));
     let _ = (entry.is_expiring(&rules), entry.age(NOW), entry.is_from_later(NOW), format!("{entry:?}"));
     for outcome in outcomes() {
         for standing in [

@@ -9,7 +9,7 @@ use crate::store::{StoreError, Watch, Watched};
 pub enum Noticed {
     /// They are looked at sooner.
     Sooner,
-    /// They were looked at lately.
+    /// They were looked at, or heard of, lately.
     Recent,
     /// Nobody cares for them: not asked for lately, not watched.
     Unknown,
@@ -34,8 +34,8 @@ impl Noticed {
 }
 
 impl Avatars {
-    /// Has somebody looked at sooner who was active, if anybody cares and the last look is older than the recheck interval: however
-    /// often they are active, that is once per interval.
+    /// Has somebody looked at sooner who was active, if anybody cares, by as much as that was found to tell of changes: however
+    /// often they are active, that is once per recheck interval.
     ///
     /// # Errors
     /// When the store fails: then nothing has changed.
@@ -43,17 +43,12 @@ impl Avatars {
         let inner = &self.0;
         let now = inner.clock.now();
         for variant in [Variant::default(), Variant { preview: true, ..Variant::default() }] {
-            let key = Key { subject: subject.clone(), variant };
-            let held = inner.store.find(&key).await?;
-            let warm = held.is_warm(now, inner.config.warm_for);
-            let Some(entry) = held.entry.filter(|_| warm || held.watch.is_some()) else { continue };
-            if now.since(entry.checked_at) < inner.config.rules.recheck_interval {
-                return Ok(Noticed::Recent);
+            let held = inner.store.find(&Key { subject: subject.clone(), variant }).await?;
+            if held.watch.is_some() || held.is_warm(now, inner.config.warm_for) {
+                let Some(outlook) = self.active(&held, now) else { return Ok(Noticed::Recent) };
+                inner.store.advance(subject, held.revision, outlook).await?;
+                return Ok(Noticed::Sooner);
             }
-            if entry.due_at > now {
-                inner.store.reschedule(vec![(key, Some(now))]).await?;
-            }
-            return Ok(Noticed::Sooner);
         }
         Ok(Noticed::Unknown)
     }

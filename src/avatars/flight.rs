@@ -156,6 +156,12 @@ impl Flight {
 }
 
 impl Seat {
+    /// Waits until it no longer waits for the budget, one way or the other.
+    pub(super) async fn started(&mut self) {
+        // Where its owner is gone, whoever waits for the end learns of it.
+        let _ = self.stage.wait_for(|stage| !matches!(stage, Stage::Waiting)).await;
+    }
+
     /// Waits for the end: `patience` until it starts, but not after `leaves`, and `longest` from then on.
     pub(super) async fn wait(
         mut self,

@@ -14,6 +14,7 @@ use crate::entry::{Entry, Jitter};
 use crate::gateway::failure;
 use crate::jid::{Key, Variant};
 use crate::outcome::{Failure, Observation, Outcome, Rules, Token};
+use crate::recheck::pace::Wanted;
 use crate::store::{Applied, Claim, Held, Write};
 
 /// How often a write is computed again because somebody else was faster. Whoever loses that often has been overtaken by as many
@@ -158,7 +159,6 @@ impl Inner {
     /// Records what a look brought, and takes it into memory; false if it is held there alone.
     async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Slot, bool) {
         let now = self.clock.now();
-        let jitter = Jitter(fastrand::f64(), fastrand::f64());
         let mut seen = Observation {
             variant: key.variant,
             outcome,
@@ -170,7 +170,9 @@ impl Inner {
             seen.start = start;
             let entropy = entropy();
             for _ in 0..APPLY_TRIES {
-                let rules = &self.rules_for(&held, wanted, now);
+                let forecast = self.learning.forecast(&key.subject.device);
+                let rules = &self.config.rules;
+                let renewal = Rules { refresh_ahead: forecast.refresh_ahead(rules.refresh_ahead), ..rules.clone() };
                 let around =
                     Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules };
                 let state = match self.unrecorded(key, held.entry.as_ref(), now) {
@@ -180,13 +182,18 @@ impl Inner {
                 };
                 let verdict = change::observe(&state, &seen, around);
                 let previous = self.last_known(key, held.entry.as_ref(), &seen);
-                let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, rules, jitter);
+                let spread = self.spread(&held, now);
+                let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, &renewal, spread);
+                let asked_for = Wanted { warm: wanted || held.is_warm(now, self.config.warm_for), watch: held.watch };
+                let next = self.learning.next(&held, &seen.outcome, &verdict, asked_for, rules, (&forecast, now));
                 let write = Write {
                     key: key.clone(),
                     start,
                     expected: held.revision,
                     state: verdict.state.clone(),
                     entry: entry.clone(),
+                    outlook: next.outlook,
+                    recheck_at: next.recheck_at,
                     change: verdict.change.clone(),
                     requested_at: wanted.then_some(now),
                     also_due: verdict.look_at.map(|sight| (other(key, sight), now)),
@@ -194,6 +201,7 @@ impl Inner {
                 };
                 match self.store.apply(write).await {
                     Ok(Applied::Done(_)) => {
+                        self.learning.learn(&next);
                         return (self.applied(key, &held, &verdict, &entry, wanted.then_some(now)), true);
                     }
                     Ok(Applied::Conflict(present)) => held = *present,
@@ -206,16 +214,7 @@ impl Inner {
                 }
             }
         }
-        (self.keep_in_memory(key, seen, jitter), false)
-    }
-
-    /// How old a look at somebody may get: a watch has its own interval, and whom somebody asks for gets no less than others do.
-    fn rules_for(&self, held: &Held, wanted: bool, now: Timestamp) -> Rules {
-        let rules = self.config.rules.clone();
-        let Some(interval) = held.watch else { return rules };
-        let warm = wanted || held.is_warm(now, self.config.warm_for);
-        let recheck_interval = if warm { interval.min(rules.recheck_interval) } else { interval };
-        Rules { recheck_interval, ..rules }
+        (self.keep_in_memory(key, seen), false)
     }
 
     /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.
@@ -267,7 +266,7 @@ impl Inner {
     }
 
     /// While the store is away: the look is served and kept in memory, and records nothing.
-    fn keep_in_memory(&self, key: &Key, mut seen: Observation, jitter: Jitter) -> Slot {
+    fn keep_in_memory(&self, key: &Key, mut seen: Observation) -> Slot {
         let rules = &self.config.rules;
         let previous = self.memory.get(key);
         let standing = match seen.outcome {
@@ -277,7 +276,7 @@ impl Inner {
         // One flight per key: what is in memory is from an earlier look, whatever its token.
         seen.start = Token(previous.as_ref().map_or(1, |slot| slot.entry.start().0.saturating_add(1)));
         let held = previous.as_ref().map(Slot::to_entry);
-        let entry = Entry::after(held.as_ref(), &seen, standing, rules, jitter);
+        let entry = Entry::after(held.as_ref(), &seen, standing, rules, Jitter(fastrand::f64()));
         let history = previous.map_or_else(History::default, |slot| slot.history());
         let slot = Slot::new(&entry, history, Some(seen.ended_at));
         self.memory.insert(key, slot.clone());

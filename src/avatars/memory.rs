@@ -158,7 +158,7 @@ mod tests {
             ended_at: NOW,
         };
         let sure = Standing::Believed { repeats: 0 };
-        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0));
         Slot::new(&entry, History::default(), None)
     }
 

@@ -328,7 +328,7 @@ mod tests {
     fn entry(outcome: Outcome) -> Entry {
         let variant = Variant::default();
         let seen = Observation { variant, outcome, start: Token(7), started_at: NOW, ended_at: NOW };
-        Entry::after(None, &seen, Standing::Believed { repeats: 1 }, &Rules::default(), Jitter(0.5, 0.5))
+        Entry::after(None, &seen, Standing::Believed { repeats: 1 }, &Rules::default(), Jitter(0.5))
     }
 
     fn picture(url: &str) -> Entry {

@@ -57,15 +57,15 @@ impl Avatars {
         Ok(held)
     }
 
-    /// Looks at somebody's full picture at least this often from now on, though nobody asks.
+    /// Looks at somebody at least this often from now on, though nobody asks, as far as the budget goes.
     ///
     /// # Errors
     /// When the store fails: then nothing has changed.
     pub async fn watch(&self, watch: Watch, limit: u64) -> Result<Watched, StoreError> {
         let key = Key { subject: watch.subject.clone(), variant: Variant::default() };
         let now = self.0.clock.now();
-        let held = self.0.store.find(&key).await?.entry;
-        let due = held.map_or(now, |entry| entry.due_at.min(entry.checked_at + watch.interval).max(now));
-        self.0.store.watch(watch, due, limit).await
+        let held = self.0.store.find(&key).await?;
+        let recheck_at = held.outlook.map_or(now, |outlook| (outlook.looked_at + watch.interval).max(now));
+        self.0.store.watch(watch, recheck_at, limit).await
     }
 }

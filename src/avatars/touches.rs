@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
 use crate::jid::Key;
 use crate::store::Touch;
 
@@ -31,10 +30,10 @@ impl Touches {
         self.grain
     }
 
-    pub(super) fn add(&self, key: &Key, at: Timestamp, due_at: Timestamp) {
+    pub(super) fn add(&self, touch: Touch) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() < KEYS_MAX || keys.contains_key(key) {
-            keys.insert(key.clone(), Touch { key: key.clone(), at, due_at });
+        if keys.len() < KEYS_MAX || keys.contains_key(&touch.key) {
+            keys.insert(touch.key.clone(), touch);
         }
     }
 

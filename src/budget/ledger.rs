@@ -209,6 +209,11 @@ impl Ledger {
         }
     }
 
+    /// Lookups per second that a device is allowed now.
+    pub(super) fn rate(&self, device: &Device, now: Now) -> f64 {
+        self.limits(&self.lane_of(device), now).rate
+    }
+
     /// Why nothing can start for `device` before some time, if that is so.
     pub(super) fn blocked(&self, device: &Device, now: Now) -> Option<Refusal> {
         self.objection(device, Probes::default(), now)

@@ -203,8 +203,61 @@ mod records {
 
     use super::*;
     use crate::jid::{Jid, Key, Subject};
+    use crate::outcome::Token;
+    use crate::recheck::{Lessons, Outlook};
     use crate::store::none::Nothing;
-    use crate::store::{Applied, Claim, Held, Size, Taken, Touch, Watch, Watched, Write};
+    use crate::store::{
+        Agenda, Applied, Candidate, Claim, Due, Held, Outlay, Schedule, Size, Touch, Watch, Watched, Write,
+    };
+
+    #[async_trait]
+    impl Schedule for Records {
+        async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+            Nothing.agenda().await
+        }
+
+        async fn take_due(&self, of: &Device, a: Timestamp, b: Timestamp, n: usize) -> Result<Vec<Due>, StoreError> {
+            Nothing.take_due(of, a, b, n).await
+        }
+
+        async fn take_rechecks(
+            &self,
+            of: &Device,
+            a: Timestamp,
+            b: Timestamp,
+            n: usize,
+        ) -> Result<Vec<Candidate>, StoreError> {
+            Nothing.take_rechecks(of, a, b, n).await
+        }
+
+        async fn outlay(&self, of: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
+            Nothing.outlay(of, counts).await
+        }
+
+        async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+            Nothing.reschedule(keys).await
+        }
+
+        async fn defer(&self, subjects: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+            Nothing.defer(subjects).await
+        }
+
+        async fn advance(&self, who: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+            Nothing.advance(who, expected, outlook).await
+        }
+
+        async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+            Nothing.touch(touches).await
+        }
+
+        async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+            Nothing.lessons().await
+        }
+
+        async fn put_lessons(&self, lessons: &Lessons) -> Result<(), StoreError> {
+            Nothing.put_lessons(lessons).await
+        }
+    }
 
     #[async_trait]
     impl Store for Records {
@@ -254,18 +307,6 @@ mod records {
 
         async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
             Nothing.apply(write).await
-        }
-
-        async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-            Nothing.take_due(now, lease, limit).await
-        }
-
-        async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-            Nothing.reschedule(keys).await
-        }
-
-        async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-            Nothing.touch(touches).await
         }
 
         async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {

@@ -67,6 +67,12 @@ impl Forecast {
         self.deadlines.max(self.rechecks)
     }
 
+    /// Whether deadlines will be missed.
+    #[must_use]
+    pub fn falls_short(&self) -> bool {
+        self.deadlines > self.allowed
+    }
+
     /// Whether everybody cannot be looked at once per recheck interval.
     #[must_use]
     pub fn is_scarce(&self) -> bool {

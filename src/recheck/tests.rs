@@ -8,7 +8,7 @@ use super::activity::{Activity, Boost};
 use super::forecast::Forecast;
 use super::rate::{Evidence, Prior};
 use super::turn::{self, Turn};
-use super::{Lessons, Subject};
+use super::{Lessons, Look, Outlook};
 use crate::clock::Timestamp;
 
 const DAY: f64 = 86_400_000.0;
@@ -47,10 +47,10 @@ fn a_history_fades_because_people_change() {
 }
 
 /// Groups of people, and what was learnt of them in half a year of looks one to four days apart; with everybody's true rate.
-fn installation(groups: [(usize, f64); 3]) -> (Lessons, Vec<(f64, Subject)>) {
+fn installation(groups: [(usize, f64); 3]) -> (Lessons, Vec<(f64, Outlook)>) {
     let (mut rng, mut lessons) = (Rng::with_seed(7), Lessons::default());
     let rates = groups.iter().flat_map(|(count, rate)| vec![*rate; *count]);
-    let mut people: Vec<_> = rates.map(|rate| (rate, lessons.met(0.0, at(0.0), rng.f64()))).collect();
+    let mut people: Vec<_> = rates.map(|rate| (rate, lessons.met(0.0, at(0.0), 1.0, rng.f64()))).collect();
     for day in 1..180 {
         let virtual_now = f64::from(day) * 3.0;
         for (index, (rate, subject)) in people.iter_mut().enumerate() {
@@ -58,7 +58,9 @@ fn installation(groups: [(usize, f64); 3]) -> (Lessons, Vec<(f64, Subject)>) {
             if usize::try_from(day).is_ok_and(|day| day % wait == 0) {
                 #[allow(clippy::cast_precision_loss)] // four
                 let changed = rng.f64() < 1.0 - (-*rate * wait as f64).exp();
-                *subject = lessons.looked(subject, changed, virtual_now, at(f64::from(day)), rng.f64());
+                let look = Look { changed, at: at(f64::from(day)), virtual_now };
+                let before = std::mem::replace(subject, lessons.looked(subject, look, 1.0, rng.f64()));
+                lessons.learn(&before, look);
             }
         }
     }
@@ -68,13 +70,13 @@ fn installation(groups: [(usize, f64); 3]) -> (Lessons, Vec<(f64, Subject)>) {
 #[test]
 fn estimates_are_right_on_average_in_a_world_that_the_prior_did_not_know() {
     let (lessons, people) = installation([(100, 0.2), (300, 0.02), (1600, 0.002)]);
-    let estimate = |subject: &Subject| lessons.prior.rate(&subject.evidence);
+    let estimate = |subject: &Outlook| lessons.prior.rate(&subject.evidence);
     let (truth, taken) =
         people.iter().fold((0.0, 0.0), |(truth, taken), (rate, one)| (truth + rate, taken + estimate(one)));
     assert!((taken / truth).ln().abs() < 0.15, "{truth} changes a day are taken for {taken}");
     #[allow(clippy::cast_precision_loss)] // a few
     let of_group =
-        |group: &[(f64, Subject)]| group.iter().map(|(_, one)| estimate(one)).sum::<f64>() / group.len() as f64;
+        |group: &[(f64, Outlook)]| group.iter().map(|(_, one)| estimate(one)).sum::<f64>() / group.len() as f64;
     let [often, now_and_then, seldom] = [&people[..100], &people[100..400], &people[400..]].map(of_group);
     assert!(often > now_and_then * 5.0 && now_and_then > seldom * 3.0, "{often}, {now_and_then}, {seldom}");
 }
@@ -120,13 +122,16 @@ fn whoever_was_active_comes_up_sooner_once_for_each_covered_day() {
         lessons.boost.learn(0.05, 4.0, &heard, true);
         lessons.boost.learn(0.05, 4.0, &Activity::default(), false);
     }
-    let subject = lessons.met(0.0, at(0.0), 1.0);
-    let once = lessons.active(&subject, 10.0, at(2.0));
+    let subject = lessons.met(0.0, at(0.0), 1.0, 1.0);
+    let hour = Duration::from_secs(3600);
+    let once = lessons.active(&subject, 10.0, at(2.0), 6 * hour).unwrap();
     // One day of the two that it has waited is covered, and they took ten of virtual time.
     let moved = lessons.boost.worth() * 10.0 / 2.0;
     assert!(moved > 1.0 && (subject.turn.rank - once.turn.rank - moved).abs() < 1e-9);
-    let again = lessons.active(&once, 10.0, at(2.0));
+    let again = lessons.active(&once, 10.0, at(2.0), Duration::ZERO).unwrap();
     assert!((again.turn.rank - once.turn.rank).abs() < 1e-9, "the same day counts once");
+    assert_eq!(lessons.active(&once, 10.0, at(2.2), 6 * hour), None, "heard of within the interval");
+    assert_eq!(lessons.active(&subject, 10.0, at(0.2), 6 * hour), None, "looked at within it");
 }
 
 #[test]
@@ -156,12 +161,14 @@ fn what_was_learnt_is_kept() {
     let (before, after) = (lessons.prior.rate(&people[0].1.evidence), kept.prior.rate(&people[0].1.evidence));
     assert!((before / after).ln().abs() < 0.01, "{before}, {after}");
     assert!(Lessons::decode(&lessons.encode()[1..]).is_err());
+    let outlook = lessons.active(&people[0].1, 600.0, at(190.0), Duration::ZERO).unwrap();
+    assert_eq!(Outlook::decode(&outlook.encode()).unwrap(), outlook);
 }
 
 #[test]
 fn what_was_learnt_over_another_grid_is_not_used() {
-    let record = super::Record {
-        format: super::FORMAT,
+    let record = super::LessonsRecord {
+        format: super::LESSONS_FORMAT,
         prior: super::rate::PriorRecord { learnt: vec![1.0; 3], served: (5.0, 5.0), faded_at: None },
         boost: Boost::default(),
     };
@@ -245,5 +252,6 @@ proptest! {
     #[test]
     fn no_stored_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Lessons::decode(&bytes);
+        let _ = Outlook::decode(&bytes);
     }
 }

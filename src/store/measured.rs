@@ -16,14 +16,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{
-    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
-};
+use super::{Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Size, Store, StoreError, Watch, Watched, Write};
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
 mod endpoints;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -33,13 +32,20 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 24] = [
+const OPERATIONS: [&str; 31] = [
     "find",
     "claim",
     "apply",
+    "agenda",
     "take_due",
+    "take_rechecks",
+    "outlay",
     "reschedule",
+    "defer",
+    "advance",
     "touch",
+    "lessons",
+    "put_lessons",
     "forget_idle",
     "forget",
     "watch",
@@ -202,18 +208,6 @@ impl Store for Measured {
         self.measure("apply", self.store.apply(write)).await
     }
 
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-        self.measure("take_due", self.store.take_due(now, lease, limit)).await
-    }
-
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        self.measure("reschedule", self.store.reschedule(keys)).await
-    }
-
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-        self.measure("touch", self.store.touch(touches)).await
-    }
-
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
         self.measure("forget_idle", self.store.forget_idle(before, limit)).await
     }
@@ -222,8 +216,8 @@ impl Store for Measured {
         self.measure("forget", self.store.forget(jid, device, at)).await
     }
 
-    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
-        self.measure("watch", self.store.watch(watch, due, limit)).await
+    async fn watch(&self, watch: Watch, recheck_at: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        self.measure("watch", self.store.watch(watch, recheck_at, limit)).await
     }
 
     async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {

@@ -5,11 +5,13 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Kept, Known, Log, Page, Progress, Put, Size,
-    Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Agenda, Applied, Candidate, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Held, Kept, Known, Log,
+    Outlay, Page, Progress, Put, Schedule, Size, Standing, Store, StoreError, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
+use crate::outcome::Token;
+use crate::recheck::{Lessons, Outlook};
 
 /// The store that is never there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,18 +32,6 @@ impl Store for Nothing {
     }
 
     async fn apply(&self, _: Write) -> Result<Applied, StoreError> {
-        gone()
-    }
-
-    async fn take_due(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<Taken, StoreError> {
-        gone()
-    }
-
-    async fn reschedule(&self, _: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        gone()
-    }
-
-    async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {
         gone()
     }
 
@@ -82,6 +72,55 @@ impl Store for Nothing {
     }
 
     async fn close(&self) {}
+}
+
+#[async_trait]
+impl Schedule for Nothing {
+    async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+        gone()
+    }
+
+    async fn take_due(&self, _: &Device, _: Timestamp, _: Timestamp, _: usize) -> Result<Vec<Due>, StoreError> {
+        gone()
+    }
+
+    async fn take_rechecks(
+        &self,
+        _: &Device,
+        _: Timestamp,
+        _: Timestamp,
+        _: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        gone()
+    }
+
+    async fn outlay(&self, _: &Device, _: &[usize]) -> Result<Outlay, StoreError> {
+        gone()
+    }
+
+    async fn reschedule(&self, _: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        gone()
+    }
+
+    async fn defer(&self, _: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+        gone()
+    }
+
+    async fn advance(&self, _: &Subject, _: Token, _: Outlook) -> Result<(), StoreError> {
+        gone()
+    }
+
+    async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {
+        gone()
+    }
+
+    async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+        gone()
+    }
+
+    async fn put_lessons(&self, _: &Lessons) -> Result<(), StoreError> {
+        gone()
+    }
 }
 
 #[async_trait]

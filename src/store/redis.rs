@@ -9,8 +9,8 @@
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
-//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `log` and `endpoints` read what
-//! the scripts answer, `follow` hears of what other replicas append; this file joins them.
+//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
+//! what the scripts answer, `follow` hears of what other replicas append; this file joins them.
 
 mod address;
 mod endpoints;
@@ -20,6 +20,7 @@ mod log;
 mod open;
 mod reply;
 mod rows;
+mod schedule;
 mod scripts;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,10 +36,8 @@ pub use self::address::Address;
 
 use self::link::Link;
 use self::reply::{Fields, number};
-use self::scripts::{Arguments, Script, Scripts, millis};
-use super::{
-    Applied, Claim, DeviceRecord, Held, OpenError, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
-};
+use self::scripts::{Arguments, Script, Scripts};
+use super::{Applied, Claim, DeviceRecord, Held, OpenError, Size, Store, StoreError, Watch, Watched, Write};
 use crate::change::State;
 use crate::clock::{Clock, Timestamp};
 use crate::jid::{Device, Jid, Key, Subject};
@@ -216,38 +215,9 @@ impl Store for Redis {
         }
     }
 
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-        let arguments = Arguments::default().time(now).time(lease).limit(limit).time(now - rows::LONGEST_LOOK);
-        let (taken, unreadable) = rows::taken(self.run(|scripts| &scripts.take_due, arguments).await?)?;
-        if let Some(unreadable) = unreadable {
-            // Nobody could look at them; left in the schedule, they would come up for ever.
-            self.run(|scripts| &scripts.reschedule, unreadable).await?;
-        }
-        Ok(taken)
-    }
-
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        for keys in keys.chunks(BATCH) {
-            let arguments = keys.iter().fold(Arguments::default(), |arguments, (key, due)| {
-                arguments.and(of_key(key)).or_empty(due.map(millis))
-            });
-            self.run(|scripts| &scripts.reschedule, arguments).await?;
-        }
-        Ok(())
-    }
-
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-        for touches in touches.chunks(BATCH) {
-            let arguments = touches.iter().fold(Arguments::default(), |arguments, touch| {
-                arguments.and(of_key(&touch.key)).time(touch.at).time(touch.due_at)
-            });
-            self.run(|scripts| &scripts.touch, arguments).await?;
-        }
-        Ok(())
-    }
-
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
         let arguments = Arguments::default().time(before).limit(limit);
+        let arguments = arguments.time(self.shared.clock.now() - rows::LONGEST_LOOK);
         let gone = Fields::of(self.run(|scripts| &scripts.forget_idle, arguments).await?)?;
         let gone = gone.map(|subject| Fields::of(subject)?.subject());
         // A name that cannot be read is in nobody's memory either.
@@ -262,9 +232,9 @@ impl Store for Redis {
         Ok(sequence > 0)
     }
 
-    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+    async fn watch(&self, watch: Watch, recheck_at: Timestamp, limit: u64) -> Result<Watched, StoreError> {
         let interval = u64::try_from(watch.interval.as_millis()).unwrap_or(u64::MAX);
-        let arguments = of_subject(&watch.subject).number(interval).time(due).number(limit);
+        let arguments = of_subject(&watch.subject).number(interval).time(recheck_at).number(limit);
         let arguments = arguments.with(State::default().encode());
         let done: u64 = number(self.run(|scripts| &scripts.watch, arguments).await?)?;
         Ok(if done > 0 { Watched::Done } else { Watched::TooMany })

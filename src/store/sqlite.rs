@@ -7,14 +7,15 @@
 //! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
-//! `open` looks at the file, `threads` runs the group commit, `rows`, `log`, `watches`, `endpoints` and `forget` hold the
-//! statements; this file joins them.
+//! `open` looks at the file, `threads` runs the group commit, `rows`, `schedule`, `log`, `watches`, `endpoints` and `forget` hold
+//! the statements; this file joins them.
 
 mod endpoints;
 mod forget;
 mod log;
 mod open;
 mod rows;
+mod schedule;
 mod threads;
 mod watches;
 
@@ -29,11 +30,13 @@ use tokio::sync::watch;
 use self::forget::Forgotten;
 use self::threads::{Answer, Channels};
 use super::{
-    Applied, Claim, Delivery, DeviceRecord, Endpoint, Endpoints, Held, Kept, Known, Log, OpenError, Page, Progress,
-    Put, Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Agenda, Applied, Candidate, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Held, Kept, Known, Log,
+    OpenError, Outlay, Page, Progress, Put, Schedule, Size, Standing, Store, StoreError, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
+use crate::outcome::Token;
+use crate::recheck::{Lessons, Outlook};
 
 /// A store in one file.
 ///
@@ -123,18 +126,6 @@ impl Store for Sqlite {
         self.write(move |connection| rows::apply(connection, &prepared, &tokens, &forgotten)).await
     }
 
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-        self.write(move |connection| rows::take_due(connection, now, lease, limit)).await
-    }
-
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        self.write(move |connection| rows::reschedule(connection, &keys)).await
-    }
-
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-        self.write(move |connection| rows::touch(connection, &touches)).await
-    }
-
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
         self.write(move |connection| rows::forget_idle(connection, before, limit)).await
     }
@@ -148,8 +139,8 @@ impl Store for Sqlite {
         .await
     }
 
-    async fn watch(&self, watch: Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
-        self.write(move |connection| watches::watch(connection, &watch, due, limit)).await
+    async fn watch(&self, watch: Watch, recheck_at: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+        self.write(move |connection| watches::watch(connection, &watch, recheck_at, limit)).await
     }
 
     async fn unwatch(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
@@ -193,6 +184,66 @@ impl Store for Sqlite {
         // The writer's thread drops the other end when all is done. Nothing is ever sent.
         let mut closed = self.closed.clone();
         while closed.changed().await.is_ok() {}
+    }
+}
+
+#[async_trait]
+impl Schedule for Sqlite {
+    async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+        self.read(schedule::agenda).await
+    }
+
+    async fn take_due(
+        &self,
+        device: &Device,
+        until: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        let device = device.clone();
+        self.write(move |connection| schedule::take_due(connection, &device, until, lease, limit)).await
+    }
+
+    async fn take_rechecks(
+        &self,
+        device: &Device,
+        now: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let device = device.clone();
+        self.write(move |connection| schedule::take_rechecks(connection, &device, now, lease, limit)).await
+    }
+
+    async fn outlay(&self, device: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
+        let (device, counts) = (device.clone(), counts.to_vec());
+        self.read(move |connection| schedule::outlay(connection, &device, &counts)).await
+    }
+
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.write(move |connection| schedule::reschedule(connection, &keys)).await
+    }
+
+    async fn defer(&self, subjects: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.write(move |connection| schedule::defer(connection, &subjects)).await
+    }
+
+    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+        let subject = subject.clone();
+        self.write(move |connection| schedule::advance(connection, &subject, expected, &outlook)).await
+    }
+
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+        self.write(move |connection| schedule::touch(connection, &touches)).await
+    }
+
+    async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+        self.read(schedule::lessons).await
+    }
+
+    async fn put_lessons(&self, lessons: &Lessons) -> Result<(), StoreError> {
+        let lessons = lessons.encode();
+        self.write(move |connection| schedule::put_lessons(connection, &lessons)).await
     }
 }
 

@@ -4,6 +4,7 @@ mod changes;
 mod endpoints;
 mod model;
 mod redis;
+mod schedule;
 mod sqlite;
 mod suite;
 
@@ -14,6 +15,10 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::{Entry, Jitter};
 use avatar_proxy::jid::{Device, Jid, Key};
 use avatar_proxy::outcome::{Observation, Outcome, Picture, Rules, Token};
+use avatar_proxy::recheck::Outlook;
+use avatar_proxy::recheck::activity::Activity;
+use avatar_proxy::recheck::rate::Evidence;
+use avatar_proxy::recheck::turn::Turn;
 use avatar_proxy::store::{Applied, Held, Write};
 
 /// A store and its log.
@@ -68,12 +73,12 @@ every_engine! {
     suite::tokens_grow_over_a_restart,
     suite::a_restart_keeps_everything,
     suite::a_store_that_was_dropped_has_lost_nothing,
-    suite::due_keys_come_in_order_and_under_a_lease,
-    suite::a_taker_that_dies_loses_nothing,
-    suite::a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back,
-    suite::keys_that_are_not_held_are_passed_over,
-    suite::a_look_at_another_variant_can_be_asked_for,
-    suite::siblings_are_due_at_once_when_the_picture_changed,
+    schedule::due_keys_come_in_order_and_under_a_lease,
+    schedule::a_taker_that_dies_loses_nothing,
+    schedule::a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back,
+    schedule::keys_that_are_not_held_are_passed_over,
+    schedule::a_look_at_another_variant_can_be_asked_for,
+    schedule::siblings_are_due_at_once_when_the_picture_changed,
     suite::a_request_is_never_moved_back,
     suite::devices_and_variants_are_kept_apart,
     suite::idle_keys_go_with_their_state,
@@ -83,6 +88,16 @@ every_engine! {
     suite::devices_are_remembered,
     suite::sizes_are_told,
     suite::a_closed_store_answers_no_more,
+    schedule::of_those_who_may_be_rechecked_the_smallest_rank_is_next,
+    schedule::a_device_has_a_schedule_and_a_virtual_time_of_its_own,
+    schedule::a_recheck_is_told_what_is_held_of_each_picture,
+    schedule::a_look_of_any_kind_is_the_recheck_of_all_pictures,
+    schedule::a_recheck_can_be_put_off_ended_and_asked_for_again,
+    schedule::whoever_is_heard_of_moves_ahead_unless_looked_at_meanwhile,
+    schedule::who_is_watched_and_was_never_looked_at_comes_after_whose_turn_has_come,
+    schedule::what_will_be_needed_is_foreseen,
+    schedule::a_believed_negative_outcome_has_no_deadline,
+    schedule::lessons_are_remembered,
     changes::the_log_is_read_from_any_place,
     changes::the_log_is_trimmed_at_its_oldest_end,
     changes::a_watch_is_part_of_what_is_held,
@@ -130,7 +145,7 @@ fn look(id: u64, start: Token, due: Timestamp) -> (Entry, State) {
     let around =
         Circumstances { applied: Token(0), device_succeeded_at: None, entropy: u128::from(id) << 70, rules: &rules };
     let state = observe(&State::default(), &seen, around).state;
-    let mut entry = Entry::after(None, &seen, Standing::Believed { repeats: 0 }, &rules, Jitter(0.5, 0.5));
+    let mut entry = Entry::after(None, &seen, Standing::Believed { repeats: 0 }, &rules, Jitter(0.5));
     entry.due_at = due;
     (entry, state)
 }
@@ -144,11 +159,20 @@ pub(crate) fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
         expected,
         state,
         entry,
+        outlook: outlook(due),
+        recheck_at: at(due),
         change: None,
         requested_at: None,
         also_due: None,
         siblings_due: None,
     }
+}
+
+/// What is known of somebody, as far as rechecks go: they stand at this rank.
+pub(crate) fn outlook(rank: i64) -> Outlook {
+    #[allow(clippy::cast_precision_loss)] // small
+    let turn = Turn { began: 0.0, rank: rank as f64 };
+    Outlook { evidence: Evidence::default(), looked_at: at(0), turn, activity: Activity::default() }
 }
 
 pub(crate) fn change(event: &str, version: u64) -> Change {

@@ -192,7 +192,7 @@ mod tests {
                 ended_at: now,
             };
             let sure = Standing::Believed { repeats: 0 };
-            let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+            let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0));
             let slot = Slot::new(&entry, History::default(), None);
             let found = Found { slot, met, at: now + Duration::from_secs(7) };
             let lines = |reply: Reply| {

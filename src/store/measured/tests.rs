@@ -1,8 +1,12 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::outcome::Token;
+use crate::recheck::{Lessons, Outlook};
 use crate::store::none::Nothing;
-use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Progress, Put};
+use crate::store::{
+    Agenda, Candidate, Delivery, Due, Endpoint, Endpoints, Kept, Known, Outlay, Progress, Put, Schedule, Touch,
+};
 
 const DEADLINE: Duration = Duration::from_millis(300);
 
@@ -27,6 +31,55 @@ impl Disk {
 }
 
 #[async_trait]
+impl Schedule for Disk {
+    async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+        Ok(vec![])
+    }
+
+    async fn take_due(&self, of: &Device, a: Timestamp, b: Timestamp, n: usize) -> Result<Vec<Due>, StoreError> {
+        Nothing.take_due(of, a, b, n).await
+    }
+
+    async fn take_rechecks(
+        &self,
+        of: &Device,
+        a: Timestamp,
+        b: Timestamp,
+        n: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        Nothing.take_rechecks(of, a, b, n).await
+    }
+
+    async fn outlay(&self, of: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
+        Nothing.outlay(of, counts).await
+    }
+
+    async fn reschedule(&self, _: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.write().await
+    }
+
+    async fn defer(&self, subjects: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+        Nothing.defer(subjects).await
+    }
+
+    async fn advance(&self, who: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+        Nothing.advance(who, expected, outlook).await
+    }
+
+    async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {
+        self.write().await
+    }
+
+    async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+        Nothing.lessons().await
+    }
+
+    async fn put_lessons(&self, lessons: &Lessons) -> Result<(), StoreError> {
+        Nothing.put_lessons(lessons).await
+    }
+}
+
+#[async_trait]
 impl Store for Disk {
     async fn find(&self, _: &Key) -> Result<Held, StoreError> {
         Ok(Held::default())
@@ -38,18 +91,6 @@ impl Store for Disk {
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
         Nothing.apply(write).await
-    }
-
-    async fn take_due(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<Taken, StoreError> {
-        Ok(Taken::default())
-    }
-
-    async fn reschedule(&self, _: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        self.write().await
-    }
-
-    async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {
-        self.write().await
     }
 
     async fn forget_idle(&self, _: Timestamp, _: usize) -> Result<Vec<Subject>, StoreError> {
@@ -181,7 +222,7 @@ async fn what_reads_well_and_writes_nothing_does_not_make_a_full_disk_look_well(
     assert!(is_up(&measured) && measured.touch(vec![]).await.is_err() && !is_up(&measured));
     let now = Timestamp::from_seconds(1_700_000_000);
     for _ in 0..20 {
-        assert!(measured.size(now).await.is_ok() && measured.take_due(now, now, 1).await.is_ok());
+        assert!(measured.size(now).await.is_ok() && measured.agenda().await.is_ok());
         assert!(!is_up(&measured));
         tokio::time::sleep(CHECK_PACE / 2).await;
     }

@@ -1,6 +1,7 @@
 -- The one atomic compare and write.
--- ARGV: device, jid, variant, start, expected, state, record, due, requested or '', other variant or '', its due time,
--- siblings' due time or '', the highest token that was seen, and if there is a change: kind, at, event id, reason, old id, new id, version, not before.
+-- ARGV: device, jid, variant, start, expected, state, record, due time or '', requested or '', other variant or '', its due time,
+-- siblings' due time or '', the highest token that was seen, outlook, rank, from when on it may be rechecked; and if there is a
+-- change: kind, at, event id, reason, old id, new id, version, not before.
 local device, jid, variant = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local start, expected = tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -16,16 +17,16 @@ end
 local name = known(device, jid)
 local subject = name and load(name)
 if (subject and subject.revision or 0) ~= expected then
-    return { 'conflict', told(subject, variant) }
+    return { 'conflict', told(name, subject, variant) }
 end
 
 -- Nothing was written up to here; nothing fails from here on.
 name = name or name_of(number_of(device, true), jid)
 local sequence = 0
 local events = base .. 'h:' .. name
-if ARGV[14] and redis.call('ZADD', events, 'NX', 0, ARGV[16]) == 1 then
-    sequence = append(ARGV[14], ARGV[15], device, jid, unpack(ARGV, 16, 21))
-    redis.call('ZADD', events, sequence, ARGV[16])
+if ARGV[17] and redis.call('ZADD', events, 'NX', 0, ARGV[19]) == 1 then
+    sequence = append(ARGV[17], ARGV[18], device, jid, unpack(ARGV, 19, 24))
+    redis.call('ZADD', events, sequence, ARGV[19])
 end
 local token = next_token(tonumber(ARGV[13]))
 
@@ -33,7 +34,8 @@ if not subject then
     subject = { watch = false, held = {} }
     count('subjects', 1)
 end
-subject.revision, subject.state = token, ARGV[6]
+subject.revision, subject.state, subject.outlook, subject.rank = token, ARGV[6], ARGV[14], tonumber(ARGV[15])
+recheck_from(name, ARGV[16])
 local held = subject.held[variant] or { requested = false, record = false }
 subject.held[variant] = held
 if not held.record then
@@ -44,8 +46,9 @@ local requested = tonumber(ARGV[9])
 if requested and requested > (held.requested or -math.huge) then
     held.requested = requested
 end
-keep_idle(name, subject, variant, ARGV[8])
-redis.call('ZADD', DUE, ARGV[8], variant .. name)
+local due = tonumber(ARGV[8])
+keep_idle(name, subject, variant, due)
+schedule(name, subject, variant, due)
 
 local siblings = tonumber(ARGV[12])
 if siblings then

@@ -5,7 +5,7 @@
 
 local META = KEYS[1]
 local base = string.sub(META, 1, -5)
-local DUE, IDLE, WATCHES = base .. 'due', base .. 'idle', base .. 'watches'
+local IDLE, WATCHES, VIRTUAL = base .. 'idle', base .. 'watches', base .. 'virtual'
 local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
 local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
 local ENDPOINTS, STANDINGS, DEAD_AGES = base .. 'endpoints', base .. 'standings', base .. 'dead_ages'
@@ -70,8 +70,25 @@ local function names_of(jid, devices)
     return names
 end
 
+-- Of what kind is looked at when, each device has a sorted set of its own: `due` keys by deadline; subjects that `wait` by the time
+-- from when on they may be rechecked; subjects that are `ready` by rank. The device's number is in every subject's name.
+local function lane(kind, name)
+    return base .. kind .. ':' .. string.match(name, '^%d+')
+end
+
+-- A number that an answer would round.
+local function exact(number)
+    return string.format('%.17g', number)
+end
+
+-- The virtual time of a device's rechecks, as text; that of nobody's device is where all begin.
+local function virtual_now(number)
+    return number and redis.call('HGET', VIRTUAL, number) or '0'
+end
+
 -- A subject is one string, because that takes the least room: a MessagePack array of revision, the watch's interval or false,
--- state, and for each variant held its number, when it was last asked for or false, and its record or false.
+-- state, rank, outlook or false, and for each variant held its number, when it was last asked for or false, and its record or
+-- false.
 local function load(name)
     local packed = redis.call('GET', base .. 's:' .. name)
     if not packed then
@@ -80,17 +97,18 @@ local function load(name)
     local read, fields = pcall(cmsgpack.unpack, packed)
     if not read or type(fields) ~= 'table' or type(fields[1]) ~= 'number' then
         -- Damaged: without a state, which the reader will notice, until it is written anew.
-        return { revision = 0, watch = false, state = '', held = {} }
+        return { revision = 0, watch = false, state = '', rank = 0, outlook = false, held = {} }
     end
-    local subject = { revision = fields[1], watch = fields[2], state = fields[3], held = {} }
-    for at = 4, #fields, 3 do
+    local subject =
+        { revision = fields[1], watch = fields[2], state = fields[3], rank = fields[4], outlook = fields[5], held = {} }
+    for at = 6, #fields, 3 do
         subject.held[fields[at]] = { requested = fields[at + 1], record = fields[at + 2] }
     end
     return subject
 end
 
 local function save(name, subject)
-    local fields = { subject.revision, subject.watch, subject.state }
+    local fields = { subject.revision, subject.watch, subject.state, subject.rank, subject.outlook }
     for variant = 0, 3 do
         local held = subject.held[variant]
         if held then
@@ -106,17 +124,21 @@ local function count(what, by)
     redis.call('HINCRBY', META, what, by)
 end
 
--- What a lookup is told of a subject.
-local function told(subject, variant)
+-- What a lookup is told of a subject: the virtual time of its device, and if there is anything, what it is.
+local function told(name, subject, variant)
+    local now = virtual_now(name and string.match(name, '^%d+'))
     if not subject then
-        return {}
+        return { now }
     end
     local held = subject.held[variant] or {}
-    return { subject.revision, subject.state, subject.watch, held.requested or false, held.record or false }
+    return {
+        now, subject.revision, subject.state, subject.watch, subject.outlook, held.requested or false,
+        held.record or false,
+    }
 end
 
 local function due_of(name, variant)
-    return tonumber(redis.call('ZSCORE', DUE, variant .. name) or nil)
+    return tonumber(redis.call('ZSCORE', lane('due', name), variant .. name) or nil)
 end
 
 -- Since when nobody wants it: since somebody asked, or if nobody ever did, since it was due; who is watched is never idle.
@@ -129,9 +151,9 @@ end
 -- Sets or (without one) ends the due time of a variant that is held.
 local function schedule(name, subject, variant, due)
     if due then
-        redis.call('ZADD', DUE, due, variant .. name)
+        redis.call('ZADD', lane('due', name), due, variant .. name)
     else
-        redis.call('ZREM', DUE, variant .. name)
+        redis.call('ZREM', lane('due', name), variant .. name)
     end
     if not subject.held[variant].requested then
         keep_idle(name, subject, variant, due)
@@ -145,8 +167,32 @@ local function due_by(name, subject, variant, due)
 end
 
 local function unschedule(name, variant)
-    redis.call('ZREM', DUE, variant .. name)
+    redis.call('ZREM', lane('due', name), variant .. name)
     redis.call('ZREM', IDLE, variant .. name)
+end
+
+-- Sets or (without one) ends the time from when on a subject may be rechecked.
+local function recheck_from(name, at)
+    redis.call('ZREM', lane('ready', name), name)
+    if at then
+        redis.call('ZADD', lane('wait', name), at, name)
+    else
+        redis.call('ZREM', lane('wait', name), name)
+        if redis.call('ZCARD', lane('wait', name)) + redis.call('ZCARD', lane('ready', name)) == 0 then
+            redis.call('HDEL', VIRTUAL, string.match(name, '^%d+'))
+        end
+    end
+end
+
+local function is_rechecked(name)
+    return redis.call('ZSCORE', lane('wait', name), name) or redis.call('ZSCORE', lane('ready', name), name)
+end
+
+-- A subject of which nothing is held any more.
+local function drop(name)
+    redis.call('DEL', base .. 's:' .. name)
+    recheck_from(name, false)
+    count('subjects', -1)
 end
 
 local function place(sequence)

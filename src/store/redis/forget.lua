@@ -16,8 +16,7 @@ for _, name in ipairs(names_of(jid, devices)) do
             unschedule(name, variant)
         end
         redis.call('ZREM', WATCHES, whose(name) .. '\0' .. jid)
-        redis.call('DEL', base .. 's:' .. name)
-        count('subjects', -1)
+        drop(name)
     end
     local records = redis.call('ZRANGE', base .. 'h:' .. name, 0, -1, 'WITHSCORES')
     for at = 1, #records, 2 do

@@ -1,4 +1,11 @@
--- ARGV: before when, how many at the most.
+-- ARGV: before when, how many at the most, and the time up to which it need not be remembered who was forgotten.
+for _, whom in ipairs(redis.call('ZRANGEBYSCORE', FORGOTTEN_AT, '-inf', ARGV[3], 'LIMIT', 0, 100)) do
+    -- Whatever began before is turned away from now on, whoever it is about: no clock has to be right.
+    local floor = math.max(tonumber(redis.call('HGET', META, 'forgotten')), tonumber(redis.call('HGET', FORGOTTEN, whom)))
+    redis.call('HSET', META, 'forgotten', floor)
+    redis.call('HDEL', FORGOTTEN, whom)
+    redis.call('ZREM', FORGOTTEN_AT, whom)
+end
 local gone = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', IDLE, '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
     local variant, name = tonumber(string.sub(member, 1, 1)), string.sub(member, 2)
@@ -12,8 +19,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', IDLE, '-inf', '(' .. ARGV[1]
         if next(subject.held) or subject.watch then
             save(name, subject)
         else
-            redis.call('DEL', base .. 's:' .. name)
-            count('subjects', -1)
+            drop(name)
             local device, jid = whose(name)
             gone[#gone + 1] = { device, jid }
         end

@@ -8,31 +8,43 @@ use std::time::Duration;
 use redis::Value;
 
 use super::of_key;
-use super::reply::{Fields, subject};
+use super::reply::{Fields, subject, unreadable};
 use super::scripts::{Arguments, millis};
 use crate::change::State;
 use crate::entry::Entry;
 use crate::jid::{Device, Key, Subject, Variant};
 use crate::outcome::{Reason, Token};
+use crate::recheck::Outlook;
 use crate::record::unless_damaged;
-use crate::store::{Due, Held, Size, StoreError, Taken, Watch, Write};
+use crate::store::{Agenda, Candidate, Due, Held, Outlay, Picture, Size, StoreError, Watch, Write};
 
 /// For how long a look may be under way at the most, with a wide margin: for that long it is remembered who was forgotten.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(600);
 
-/// What is held for a key: nothing, or revision, state, watch, when it was asked for, record.
+/// How many may become ready at once: a bound on how long one call keeps the server from everybody else.
+pub(super) const PROMOTED_MAX: usize = 200;
+
+/// What is held for a key: its device's virtual time, and if anything is held, revision, state, watch, outlook, when it was asked
+/// for, record.
 pub(super) fn held(mut fields: Fields) -> Result<Held, StoreError> {
+    let virtual_now = fields.text()?.parse().map_err(|_| unreadable("virtual time"))?;
     if fields.is_empty() {
-        return Ok(Held::default());
+        return Ok(Held { virtual_now, ..Held::default() });
     }
     let revision = Token(fields.number()?);
     let state = unless_damaged(State::decode(&fields.bytes()?))?;
-    let (watch, requested_at) = (interval(&mut fields)?, fields.optional_time()?);
+    let watch = interval(&mut fields)?;
+    // Where one is damaged it begins anew, and nobody need know.
+    let outlook =
+        fields.optional_bytes()?.map(|record| unless_damaged(Outlook::decode(&record))).transpose()?.flatten();
+    let requested_at = fields.optional_time()?;
     let entry = fields.optional_bytes()?.map(|record| unless_damaged(Entry::decode(&record))).transpose()?;
     Ok(Held {
         revision,
         requested_at,
         watch,
+        outlook,
+        virtual_now,
         damaged: state.is_none() || matches!(entry, Some(None)),
         state: state.unwrap_or_default(),
         entry: entry.flatten(),
@@ -50,12 +62,15 @@ pub(super) fn write(write: &Write, seen: u64) -> Arguments {
         .number(write.expected.0)
         .with(write.state.encode())
         .with(write.entry.encode())
-        .time(write.entry.due_at)
+        .or_empty(write.entry.deadline().map(millis))
         .or_empty(write.requested_at.map(millis))
         .or_empty(write.also_due.as_ref().map(|(key, _)| key.variant.to_bits()))
         .or_empty(write.also_due.as_ref().map(|(_, due)| millis(*due)))
         .or_empty(write.siblings_due.map(millis))
-        .number(seen);
+        .number(seen)
+        .with(write.outlook.encode())
+        .with(write.outlook.turn.rank)
+        .time(write.recheck_at);
     let Some(change) = &write.change else { return arguments };
     arguments
         .with(change.kind.as_str())
@@ -68,17 +83,16 @@ pub(super) fn write(write: &Write, seen: u64) -> Arguments {
         .time(change.not_before)
 }
 
-/// What was taken, and the arguments that take off the schedule what of it cannot be read.
-pub(super) fn taken(answer: Value) -> Result<(Taken, Option<Arguments>), StoreError> {
-    let mut answer = Fields::of(answer)?;
-    let mut taken = Taken { next: answer.optional_time()?, due: Vec::new() };
+/// The keys that were taken, and the arguments that take off the schedule what of them cannot be read.
+pub(super) fn taken(answer: Value) -> Result<(Vec<Due>, Option<Arguments>), StoreError> {
+    let mut taken = Vec::new();
     let mut unreadable: Option<Arguments> = None;
-    for row in answer.list()? {
+    for row in Fields::of(answer)? {
         let mut row = Fields::of(row)?;
         let (device, jid) = (row.optional_bytes()?.unwrap_or_default(), row.bytes()?);
         let bits = row.number()?;
         match due(&device, &jid, bits, row) {
-            Ok(due) => taken.due.push(due),
+            Ok(due) => taken.push(due),
             Err(error) => {
                 tracing::warn!(%error, "a due entry is passed over from now on");
                 unreadable = Some(unreadable.unwrap_or_default().with(device).with(jid).with(bits).with(""));
@@ -88,13 +102,67 @@ pub(super) fn taken(answer: Value) -> Result<(Taken, Option<Arguments>), StoreEr
     Ok((taken, unreadable))
 }
 
+/// The subjects that were taken, and the arguments that take off the schedule what of them cannot be read.
+pub(super) fn candidates(answer: Value) -> Result<(Vec<Candidate>, Option<Arguments>), StoreError> {
+    let mut taken = Vec::new();
+    let mut unreadable: Option<Arguments> = None;
+    for row in Fields::of(answer)? {
+        let mut row = Fields::of(row)?;
+        let (device, jid) = (row.optional_bytes()?.unwrap_or_default(), row.bytes()?);
+        match candidate(&device, &jid, row) {
+            Ok(candidate) => taken.push(candidate),
+            Err(error) => {
+                tracing::warn!(%error, "a subject is not rechecked from now on");
+                unreadable = Some(unreadable.unwrap_or_default().with(device).with(jid).with(""));
+            }
+        }
+    }
+    Ok((taken, unreadable))
+}
+
+fn candidate(device: &[u8], jid: &[u8], mut row: Fields) -> Result<Candidate, StoreError> {
+    let watch = interval(&mut row)?;
+    let picture = |held: Value| {
+        let mut held = Fields::of(held)?;
+        let variant = Variant::from_bits(held.number()?);
+        Ok(Picture { variant, requested_at: held.optional_time()?, entry: entry(&mut held)? })
+    };
+    let pictures = row.list()?.map(picture).collect::<Result<_, StoreError>>()?;
+    Ok(Candidate { subject: subject(device, jid)?, watch, pictures })
+}
+
+fn entry(row: &mut Fields) -> Result<Option<Entry>, StoreError> {
+    Ok(row.optional_bytes()?.map(|record| unless_damaged(Entry::decode(&record))).transpose()?.flatten())
+}
+
+pub(super) fn agenda(answer: Value) -> Result<Vec<Agenda>, StoreError> {
+    let agenda = |row| {
+        let mut row = Fields::of(row)?;
+        let device = Device::new(&row.text()?).map_err(|_| unreadable("device"))?;
+        Ok(Agenda { device, due_at: row.optional_time()?, recheck_at: row.optional_time()? })
+    };
+    Fields::of(answer)?.map(agenda).collect()
+}
+
+/// What was asked for, and what of it there is.
+pub(super) fn outlay(answer: Value, counts: &[usize]) -> Result<Outlay, StoreError> {
+    let mut answer = Fields::of(answer)?;
+    let mut outlay = Outlay { rechecks: answer.number()?, deadlines: Vec::new() };
+    let mut deadlines = answer.list()?;
+    for count in counts {
+        let deadline = deadlines.optional_time()?;
+        outlay.deadlines.extend(deadline.map(|deadline| (*count, deadline)));
+    }
+    Ok(outlay)
+}
+
 fn due(device: &[u8], jid: &[u8], bits: u8, mut row: Fields) -> Result<Due, StoreError> {
     Ok(Due {
         key: Key { subject: subject(device, jid)?, variant: Variant::from_bits(bits) },
         due_at: row.time()?,
         requested_at: row.optional_time()?,
         watch: interval(&mut row)?,
-        entry: row.optional_bytes()?.map(|record| unless_damaged(Entry::decode(&record))).transpose()?.flatten(),
+        entry: entry(&mut row)?,
     })
 }
 

@@ -5,7 +5,11 @@ if oldest then
     local _, fields = record_of(oldest)
     since = tonumber(fields.at)
 end
+local backlog = 0
+for _, number in ipairs(redis.call('HKEYS', NAMES)) do
+    backlog = backlog + redis.call('ZCOUNT', base .. 'due:' .. number, '-inf', ARGV[1])
+end
 return {
-    tonumber(meta[1]), tonumber(meta[2]), redis.call('ZCOUNT', DUE, '-inf', ARGV[1]), redis.call('ZCARD', WATCHES),
+    tonumber(meta[1]), tonumber(meta[2]), backlog, redis.call('ZCARD', WATCHES),
     redis.call('XLEN', LOG), since, tonumber(string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)')),
 }

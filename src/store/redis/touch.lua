@@ -1,5 +1,6 @@
--- ARGV, for each request: device, jid, variant, when, due time where there is none.
-for at = 1, #ARGV, 5 do
+-- ARGV, for each request: device, jid, variant, when, deadline where there is none or '', from when on to be rechecked where it
+-- is not.
+for at = 1, #ARGV, 6 do
     local name, variant = known(ARGV[at], ARGV[at + 1]), tonumber(ARGV[at + 2])
     local subject = name and load(name)
     local held = subject and subject.held[variant]
@@ -7,8 +8,11 @@ for at = 1, #ARGV, 5 do
         held.requested = math.max(held.requested or -math.huge, tonumber(ARGV[at + 3]))
         save(name, subject)
         keep_idle(name, subject, variant)
-        if not due_of(name, variant) then
-            redis.call('ZADD', DUE, ARGV[at + 4], variant .. name)
+        if ARGV[at + 4] ~= '' then
+            redis.call('ZADD', lane('due', name), 'NX', ARGV[at + 4], variant .. name)
+        end
+        if not is_rechecked(name) then
+            recheck_from(name, ARGV[at + 5])
         end
     end
 end

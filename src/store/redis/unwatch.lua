@@ -10,6 +10,10 @@ for _, name in ipairs(names_of(ARGV[1], { ARGV[2] })) do
         for variant in pairs(subject.held) do
             keep_idle(name, subject, variant, due_of(name, variant))
         end
+        if not next(subject.held) then
+            -- Never looked at: it has nothing to stay for.
+            drop(name)
+        end
     end
 end
 return ended

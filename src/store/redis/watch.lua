@@ -1,4 +1,4 @@
--- ARGV: device, jid, interval, due time, how many at the most, the state of somebody unknown.
+-- ARGV: device, jid, interval, from when on to be rechecked at the latest, how many at the most, the state of somebody unknown.
 local name = known(ARGV[1], ARGV[2])
 local subject = name and load(name)
 if not (subject and subject.watch) and redis.call('ZCARD', WATCHES) >= tonumber(ARGV[5]) then
@@ -6,7 +6,9 @@ if not (subject and subject.watch) and redis.call('ZCARD', WATCHES) >= tonumber(
 end
 name = name or name_of(number_of(ARGV[1], true), ARGV[2])
 if not subject then
-    subject = { revision = 0, state = ARGV[6], held = {} }
+    -- Who was never looked at comes after all whose turn has come.
+    local rank = tonumber(virtual_now(number_of(ARGV[1])))
+    subject = { revision = 0, state = ARGV[6], rank = rank, outlook = false, held = {} }
     count('subjects', 1)
 end
 for variant in pairs(subject.held) do
@@ -14,6 +16,8 @@ for variant in pairs(subject.held) do
 end
 subject.watch = tonumber(ARGV[3])
 redis.call('ZADD', WATCHES, 0, ARGV[1] .. '\0' .. ARGV[2])
-due_by(name, subject, 0, tonumber(ARGV[4]))
+if not redis.call('ZSCORE', lane('ready', name), name) then
+    redis.call('ZADD', lane('wait', name), 'LT', ARGV[4], name)
+end
 save(name, subject)
 return 1

@@ -12,52 +12,42 @@ use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::forget::Forgotten;
-use super::log;
+use super::{log, schedule};
 use crate::change::State;
 use crate::clock::Timestamp;
 use crate::entry::Entry;
 use crate::jid::{Device, Jid, Key, Subject, Variant};
 use crate::outcome::Token;
+use crate::recheck::Outlook;
 use crate::record::unless_damaged;
-use crate::store::{Applied, DeviceRecord, Due, Held, Size, StoreError, Taken, Touch, Write};
+use crate::store::{Applied, DeviceRecord, Held, Size, StoreError, Write};
 
-const FIND: &str = "SELECT revision, state, requested, record, watch
-    FROM subjects LEFT JOIN entries ON entries.id = subjects.id * 4 + ?3 WHERE device = ?1 AND jid = ?2";
+const FIND: &str = "SELECT revision, state, requested, record, watch, outlook, virtual
+    FROM lanes LEFT JOIN subjects ON subjects.device = lanes.device AND jid = ?2
+        LEFT JOIN entries ON entries.id = subjects.id * 4 + ?3 WHERE lanes.device = ?1";
 
-pub(super) const SUBJECT: &str = "SELECT id, revision FROM subjects WHERE device = ?1 AND jid = ?2";
+pub(super) const SUBJECT: &str = "SELECT id, revision, lane FROM subjects WHERE device = ?1 AND jid = ?2";
 
-pub(super) const MAKE_SUBJECT: &str = "INSERT INTO subjects (device, jid, revision, state) VALUES (?1, ?2, ?3, ?4)";
+const MAKE_SUBJECT: &str = "INSERT INTO subjects (device, jid, lane, revision, state) VALUES (?1, ?2, ?3, ?4, ?5)";
 
-const SET_SUBJECT: &str = "UPDATE subjects SET revision = ?2, state = ?3 WHERE id = ?1";
+const SET_SUBJECT: &str = "UPDATE subjects
+    SET revision = ?2, state = ?3, outlook = ?4, rank = ?5, recheck_at = ?6, ready = 0 WHERE id = ?1";
 
-const PUT_ENTRY: &str = "INSERT INTO entries (id, due, requested, record) VALUES (?1, ?2, ?3, ?4)
+const PUT_ENTRY: &str = "INSERT INTO entries (id, lane, due, requested, record) VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT (id) DO UPDATE SET due = excluded.due, record = excluded.record,
         requested = coalesce(max(requested, excluded.requested), requested, excluded.requested)";
 
 const SIBLINGS_DUE: &str = "UPDATE entries SET due = min(coalesce(due, ?2), ?2)
     WHERE id BETWEEN (?1 & ~3) AND (?1 | 3) AND id <> ?1 AND record IS NOT NULL";
 
-pub(super) const ALSO_DUE: &str = "INSERT INTO entries (id, due) VALUES (?1, ?2)
+const ALSO_DUE: &str = "INSERT INTO entries (id, lane, due) VALUES (?1, ?2, ?3)
     ON CONFLICT (id) DO UPDATE SET due = min(coalesce(due, excluded.due), excluded.due)";
-
-const DUE: &str = "SELECT entries.id, due, requested, record, device, jid, watch
-    FROM entries LEFT JOIN subjects ON subjects.id = entries.id >> 2 WHERE due <= ?1 ORDER BY due LIMIT ?2";
-
-const SET_DUE: &str = "UPDATE entries SET due = ?2 WHERE id = ?1";
-
-const NEXT_DUE: &str = "SELECT due FROM entries WHERE due IS NOT NULL ORDER BY due LIMIT 1";
-
-const RESCHEDULE: &str = "UPDATE entries SET due = ?4
-    WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
-
-const TOUCH: &str = "UPDATE entries SET requested = max(coalesce(requested, ?4), ?4), due = coalesce(due, ?5)
-    WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
 
 const IDLE: &str = "SELECT id FROM entries WHERE watched = 0 AND idle_since < ?1 ORDER BY idle_since LIMIT ?2";
 
 const DROP_ENTRY: &str = "DELETE FROM entries WHERE id = ?1";
 
-const DROP_SUBJECT: &str = "DELETE FROM subjects
+pub(super) const DROP_SUBJECT: &str = "DELETE FROM subjects
     WHERE id = ?1 AND watch IS NULL AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.id BETWEEN ?1 * 4 AND ?1 * 4 + 3)
     RETURNING device, jid";
 
@@ -73,7 +63,8 @@ const FILL_ROOM: &str = "CREATE TABLE IF NOT EXISTS room (load BLOB);
 
 const CLEAR_ROOM: &str = "DROP TABLE IF EXISTS room;";
 
-const SIZE: &str = "SELECT entries, subjects, watches, logged, (SELECT count(*) FROM entries WHERE due <= ?1),
+const SIZE: &str = "SELECT entries, subjects, watches, logged,
+    (SELECT coalesce(sum((SELECT count(*) FROM entries WHERE lane = lanes.id AND due <= ?1)), 0) FROM lanes),
     (SELECT appended_at FROM log WHERE sequence > trimmed ORDER BY sequence LIMIT 1) FROM meta";
 
 impl From<rusqlite::Error> for StoreError {
@@ -117,13 +108,19 @@ pub(super) fn find(connection: &Connection, key: &Key) -> Result<Held, StoreErro
     let mut statement = connection.prepare_cached(FIND)?;
     let mut rows = statement.query(params![subject.device.as_str(), subject.jid.to_string(), variant.to_bits()])?;
     let Some(row) = rows.next()? else { return Ok(Held::default()) };
-    let record = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
-    let state = unless_damaged(State::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?))?;
-    let entry = record.map(Entry::decode).map(unless_damaged).transpose()?;
+    let blob = |column| Ok::<_, StoreError>(row.get_ref(column)?.as_blob_or_null().map_err(rusqlite::Error::from)?);
+    let virtual_now = row.get(6)?;
+    let Some(state) = blob(1)? else { return Ok(Held { virtual_now, ..Held::default() }) };
+    let state = unless_damaged(State::decode(state))?;
+    let entry = blob(3)?.map(Entry::decode).map(unless_damaged).transpose()?;
+    // Where one is damaged it begins anew, and nobody need know.
+    let outlook = blob(5)?.map(Outlook::decode).map(unless_damaged).transpose()?.flatten();
     Ok(Held {
         revision: row.get(0)?,
         requested_at: row.get(2)?,
         watch: interval(row, 4)?,
+        outlook,
+        virtual_now,
         damaged: state.is_none() || matches!(entry, Some(None)),
         state: state.unwrap_or_default(),
         entry: entry.flatten(),
@@ -136,11 +133,18 @@ pub(super) struct Prepared {
     jid: String,
     state: Vec<u8>,
     entry: Vec<u8>,
+    outlook: Vec<u8>,
 }
 
 impl Prepared {
     pub(super) fn new(write: Write) -> Self {
-        Self { jid: write.key.subject.jid.to_string(), state: write.state.encode(), entry: write.entry.encode(), write }
+        Self {
+            jid: write.key.subject.jid.to_string(),
+            state: write.state.encode(),
+            entry: write.entry.encode(),
+            outlook: write.outlook.encode(),
+            write,
+        }
     }
 }
 
@@ -150,32 +154,33 @@ pub(super) fn apply(
     tokens: &AtomicU64,
     forgotten: &Forgotten,
 ) -> Result<Applied, StoreError> {
-    let Prepared { write, jid, state, entry } = new;
+    let Prepared { write, jid, state, entry, outlook } = new;
     let device = write.key.subject.device.as_str();
     if forgotten.since(&write.key.subject, write.start) {
         return Ok(Applied::Forgotten);
     }
-    let present: Option<(i64, Token)> = connection
+    let present: Option<(i64, Token, i64)> = connection
         .prepare_cached(SUBJECT)?
-        .query_row(params![device, jid], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![device, jid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    if present.map_or(Token::default(), |(_, revision)| revision) != write.expected {
+    if present.map_or(Token::default(), |(_, revision, _)| revision) != write.expected {
         return Ok(Applied::Conflict(Box::new(find(connection, &write.key)?)));
     }
     let end = next(tokens);
-    let subject = if let Some((id, _)) = present {
-        connection.prepare_cached(SET_SUBJECT)?.execute(params![id, end, state])?;
-        id
-    } else {
-        connection.prepare_cached(MAKE_SUBJECT)?.insert(params![device, jid, end, state])?
+    let (subject, lane) = match present {
+        Some((id, _, lane)) => (id, lane),
+        None => make_subject(connection, device, jid, state)?,
     };
+    let values = params![subject, end, state, outlook, write.outlook.turn.rank, write.recheck_at];
+    connection.prepare_cached(SET_SUBJECT)?.execute(values)?;
     let key = entry_id(subject, write.key.variant);
-    connection.prepare_cached(PUT_ENTRY)?.execute(params![key, write.entry.due_at, write.requested_at, entry])?;
+    let values = params![key, lane, write.entry.deadline(), write.requested_at, entry];
+    connection.prepare_cached(PUT_ENTRY)?.execute(values)?;
     if let Some(due) = write.siblings_due {
         connection.prepare_cached(SIBLINGS_DUE)?.execute(params![key, due])?;
     }
     if let Some((other, due)) = &write.also_due {
-        connection.prepare_cached(ALSO_DUE)?.execute(params![entry_id(subject, other.variant), due])?;
+        connection.prepare_cached(ALSO_DUE)?.execute(params![entry_id(subject, other.variant), lane, due])?;
     }
     if let Some(change) = &write.change {
         log::append(connection, device, jid, change)?;
@@ -183,68 +188,21 @@ pub(super) fn apply(
     Ok(Applied::Done(end))
 }
 
-pub(super) fn take_due(
+/// Makes a subject that was never looked at, and says which it is and in which lane.
+pub(super) fn make_subject(
     connection: &Connection,
-    now: Timestamp,
-    lease: Timestamp,
-    limit: usize,
-) -> Result<Taken, StoreError> {
-    let mut taken = Taken::default();
-    let mut leases: Vec<(i64, Option<Timestamp>)> = Vec::new();
-    let mut statement = connection.prepare_cached(DUE)?;
-    let mut rows = statement.query(params![now, rows_at_most(limit)])?;
-    while let Some(row) = rows.next()? {
-        let id = row.get(0)?;
-        match due(id, row) {
-            Ok(due) => {
-                leases.push((id, Some(lease)));
-                taken.due.push(due);
-            }
-            // Nobody could look at it; left in the schedule, it would come up for ever.
-            Err(error) => {
-                tracing::warn!(%error, "a due entry is passed over from now on");
-                leases.push((id, None));
-            }
-        }
-    }
-    let mut statement = connection.prepare_cached(SET_DUE)?;
-    for lease in leases {
-        statement.execute(lease)?;
-    }
-    taken.next = connection.prepare_cached(NEXT_DUE)?.query_row([], |row| row.get(0)).optional()?;
-    Ok(taken)
-}
-
-fn due(id: i64, row: &Row<'_>) -> Result<Due, StoreError> {
-    let record = row.get_ref(3)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
-    Ok(Due {
-        key: Key { subject: subject(row, 4)?, variant: variant(id) },
-        entry: record.map(Entry::decode).map(unless_damaged).transpose()?.flatten(),
-        due_at: row.get(1)?,
-        requested_at: row.get(2)?,
-        watch: interval(row, 6)?,
-    })
+    device: &str,
+    jid: &str,
+    state: &[u8],
+) -> Result<(i64, i64), StoreError> {
+    let lane = schedule::make_lane(connection, device)?;
+    let values = params![device, jid, lane, Token::default(), state];
+    Ok((connection.prepare_cached(MAKE_SUBJECT)?.insert(values)?, lane))
 }
 
 /// Reads a watch's interval.
 pub(super) fn interval(row: &Row<'_>, column: usize) -> Result<Option<Duration>, StoreError> {
     Ok(row.get::<_, Option<u64>>(column)?.map(Duration::from_millis))
-}
-
-pub(super) fn reschedule(connection: &Connection, keys: &[(Key, Option<Timestamp>)]) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached(RESCHEDULE)?;
-    for (Key { subject, variant }, due) in keys {
-        statement.execute(params![subject.device.as_str(), subject.jid.to_string(), variant.to_bits(), due])?;
-    }
-    Ok(())
-}
-
-pub(super) fn touch(connection: &Connection, touches: &[Touch]) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached(TOUCH)?;
-    for Touch { key: Key { subject, variant }, at, due_at } in touches {
-        statement.execute(params![subject.device.as_str(), subject.jid.to_string(), variant.to_bits(), at, due_at])?;
-    }
-    Ok(())
 }
 
 pub(super) fn forget_idle(
@@ -302,19 +260,24 @@ pub(super) fn entry_id(subject: i64, variant: Variant) -> i64 {
     subject << 2 | i64::from(variant.to_bits())
 }
 
-fn variant(entry: i64) -> Variant {
+pub(super) fn variant(entry: i64) -> Variant {
     Variant::from_bits(u8::try_from(entry & 3).unwrap_or_default())
+}
+
+fn unreadable(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("a stored {what} cannot be read"))
+}
+
+/// Reads a device's name.
+pub(super) fn device_name(row: &Row<'_>, column: usize) -> Result<Device, StoreError> {
+    let name = row.get_ref(column)?.as_str().map_err(|_| unreadable("device"))?;
+    Device::new(name).map_err(|_| unreadable("device"))
 }
 
 /// Reads a subject from two columns, `device` and `jid`.
 pub(super) fn subject(row: &Row<'_>, first: usize) -> Result<Subject, StoreError> {
-    let unreadable = |what: &str| StoreError::Unavailable(format!("a stored {what} cannot be read"));
-    Ok(Subject {
-        device: Device::new(row.get_ref(first)?.as_str().map_err(|_| unreadable("device"))?)
-            .map_err(|_| unreadable("device"))?,
-        jid: Jid::parse(row.get_ref(first + 1)?.as_str().map_err(|_| unreadable("address"))?)
-            .map_err(|_| unreadable("address"))?,
-    })
+    let jid = row.get_ref(first + 1)?.as_str().map_err(|_| unreadable("address"))?;
+    Ok(Subject { device: device_name(row, first)?, jid: Jid::parse(jid).map_err(|_| unreadable("address"))? })
 }
 
 /// Writes what needs room on the disk; [`clear_room`] takes it back, in a transaction of its own: what is written and removed in
@@ -332,7 +295,7 @@ pub(super) fn rows_at_most(limit: usize) -> i64 {
 }
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 18] = [
+pub(super) const STATEMENTS: [&str; 13] = [
     FIND,
     SUBJECT,
     MAKE_SUBJECT,
@@ -340,11 +303,6 @@ pub(super) const STATEMENTS: [&str; 18] = [
     PUT_ENTRY,
     SIBLINGS_DUE,
     ALSO_DUE,
-    DUE,
-    SET_DUE,
-    NEXT_DUE,
-    RESCHEDULE,
-    TOUCH,
     IDLE,
     DROP_ENTRY,
     DROP_SUBJECT,

@@ -5,17 +5,19 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{forget, rows};
 use crate::change::State;
 use crate::clock::Timestamp;
-use crate::jid::{Device, Jid, Subject, Variant};
-use crate::outcome::Token;
+use crate::jid::{Device, Jid, Subject};
 use crate::store::{StoreError, Watch, Watched};
 
 const COUNT: &str = "SELECT watches FROM meta";
 
 const IS_WATCHED: &str = "SELECT id, watch IS NOT NULL FROM subjects WHERE device = ?1 AND jid = ?2";
 
-const SET: &str = "UPDATE subjects SET watch = ?2 WHERE id = ?1";
+const SET: &str = "UPDATE subjects SET watch = ?2, recheck_at = min(coalesce(recheck_at, ?3), ?3) WHERE id = ?1";
 
-const END: &str = "UPDATE subjects SET watch = NULL WHERE device = ?1 AND jid = ?2 AND watch IS NOT NULL";
+/// Who was never looked at comes after all whose turn has come.
+const JOIN: &str = "UPDATE subjects SET rank = (SELECT virtual FROM lanes WHERE lanes.id = lane) WHERE id = ?1";
+
+const END: &str = "UPDATE subjects SET watch = NULL WHERE device = ?1 AND jid = ?2 AND watch IS NOT NULL RETURNING id";
 
 const LIST: &str = "SELECT device, jid, watch FROM subjects
     WHERE watch IS NOT NULL AND (device, jid) > (?1, ?2) ORDER BY device, jid LIMIT ?3";
@@ -24,9 +26,14 @@ const LIST_OF_DEVICE: &str = "SELECT device, jid, watch FROM subjects
     WHERE watch IS NOT NULL AND device = ?1 AND jid > ?2 ORDER BY jid LIMIT ?3";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 6] = [COUNT, IS_WATCHED, SET, END, LIST, LIST_OF_DEVICE];
+pub(super) const STATEMENTS: [&str; 7] = [COUNT, IS_WATCHED, SET, JOIN, END, LIST, LIST_OF_DEVICE];
 
-pub(super) fn watch(connection: &Connection, watch: &Watch, due: Timestamp, limit: u64) -> Result<Watched, StoreError> {
+pub(super) fn watch(
+    connection: &Connection,
+    watch: &Watch,
+    recheck_at: Timestamp,
+    limit: u64,
+) -> Result<Watched, StoreError> {
     let (device, jid) = (watch.subject.device.as_str(), watch.subject.jid.to_string());
     let held: Option<(i64, bool)> = connection
         .prepare_cached(IS_WATCHED)?
@@ -37,18 +44,15 @@ pub(super) fn watch(connection: &Connection, watch: &Watch, due: Timestamp, limi
     {
         return Ok(Watched::TooMany);
     }
-    let id = match held {
-        Some((id, _)) => id,
-        None => connection.prepare_cached(rows::MAKE_SUBJECT)?.insert(params![
-            device,
-            jid,
-            Token::default(),
-            State::default().encode()
-        ])?,
+    let id = if let Some((id, _)) = held {
+        id
+    } else {
+        let (id, _) = rows::make_subject(connection, device, &jid, &State::default().encode())?;
+        connection.prepare_cached(JOIN)?.execute([id])?;
+        id
     };
     let interval = u64::try_from(watch.interval.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64);
-    connection.prepare_cached(SET)?.execute(params![id, interval])?;
-    connection.prepare_cached(rows::ALSO_DUE)?.execute(params![rows::entry_id(id, Variant::default()), due])?;
+    connection.prepare_cached(SET)?.execute(params![id, interval, recheck_at])?;
     Ok(Watched::Done)
 }
 
@@ -58,11 +62,17 @@ pub(super) fn unwatch(connection: &Connection, jid: &Jid, device: Option<&Device
         None => forget::with_subjects(connection)?,
     };
     let jid = jid.to_string();
-    let mut ended = 0;
+    let mut ended = false;
     for device in devices {
-        ended += connection.prepare_cached(END)?.execute(params![device, jid])?;
+        let id =
+            connection.prepare_cached(END)?.query_row(params![device, jid], |row| row.get::<_, i64>(0)).optional()?;
+        if let Some(id) = id {
+            ended = true;
+            // Who was never looked at has nothing to stay for.
+            connection.prepare_cached(rows::DROP_SUBJECT)?.query([id])?.next()?;
+        }
     }
-    Ok(ended > 0)
+    Ok(ended)
 }
 
 pub(super) fn watches(

@@ -126,7 +126,7 @@ impl Scene {
         process.clients.retain(|(_, client)| !client.is_finished());
         let now = self.clock.now();
         let fresh = |(entry, due): &(avatar_proxy::entry::Entry, Option<Timestamp>)| {
-            entry.freshness(now) == Freshness::Fresh && *due == Some(entry.due_at)
+            entry.freshness(now) == Freshness::Fresh && *due == entry.deadline()
         };
         let undisturbed = !ask.no_cache
             && self.shelf.peek(&key).as_ref().is_some_and(fresh)

@@ -9,9 +9,11 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::{Entry, Jitter};
 use avatar_proxy::jid::{Device, Jid, Key, Subject};
 use avatar_proxy::outcome::{Observation, Rules, Token};
+use avatar_proxy::recheck::{Lessons, Outlook};
 use avatar_proxy::store::none::Nothing;
 use avatar_proxy::store::{
-    self, Applied, Claim, DeviceRecord, Due, Held, Size, Store, StoreError, Taken, Touch, Watched, Write,
+    self, Agenda, Applied, Candidate, Claim, DeviceRecord, Due, Held, Outlay, Schedule, Size, Store, StoreError, Touch,
+    Watched, Write,
 };
 
 use super::watch::Watch;
@@ -48,7 +50,7 @@ impl Maps {
     fn held(&self, key: &Key) -> Held {
         let row = self.rows.get(key).cloned().unwrap_or_default();
         let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
-        Held { entry: row.entry, requested_at: row.requested, revision, state, watch: None, damaged: false }
+        Held { entry: row.entry, requested_at: row.requested, revision, state, ..Held::default() }
     }
 
     /// Another replica looked for the same, from later on, saw the same, was faster to write it, and recorded nothing of it.
@@ -57,9 +59,9 @@ impl Maps {
         let outcome = write.entry.outcome.clone();
         let seen = Observation { variant, outcome, start, started_at: now, ended_at: now };
         let sure = Standing::Believed { repeats: 1 };
-        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0, 0.0));
+        let entry = Entry::after(None, &seen, sure, &Rules::default(), Jitter(0.0));
         let row = self.rows.entry(write.key.clone()).or_default();
-        row.due = Some(entry.due_at);
+        row.due = entry.deadline();
         row.entry = Some(entry.clone());
         let end = self.token();
         self.subjects.entry(write.key.subject.clone()).or_default().0 = end;
@@ -151,6 +153,97 @@ impl Shelf {
 }
 
 #[async_trait]
+impl Schedule for Shelf {
+    /// Deadlines alone: the model is about what is answered and recorded, and rechecks are no other looks than these.
+    async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+        let maps = self.open()?;
+        let mut soonest: BTreeMap<Device, Timestamp> = BTreeMap::new();
+        for (key, row) in &maps.rows {
+            if let Some(due) = row.due {
+                let soonest = soonest.entry(key.subject.device.clone()).or_insert(due);
+                *soonest = due.min(*soonest);
+            }
+        }
+        let agenda = |(device, due)| Agenda { device, due_at: Some(due), recheck_at: None };
+        Ok(soonest.into_iter().map(agenda).collect())
+    }
+
+    async fn take_due(
+        &self,
+        device: &Device,
+        until: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        let mut maps = self.open()?;
+        let mut due: Vec<(Timestamp, Key)> = maps
+            .rows
+            .iter()
+            .filter(|(key, _)| key.subject.device == *device)
+            .filter_map(|(key, row)| Some((row.due?, key.clone())))
+            .filter(|(at, _)| *at <= until)
+            .collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        let take = |(due_at, key): (Timestamp, Key)| {
+            let row = maps.rows.get_mut(&key).expect("it is held");
+            row.due = Some(lease);
+            Due { entry: row.entry.clone(), requested_at: row.requested, due_at, key, watch: None }
+        };
+        Ok(due.into_iter().map(take).collect())
+    }
+
+    async fn take_rechecks(
+        &self,
+        _: &Device,
+        _: Timestamp,
+        _: Timestamp,
+        _: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        self.open().map(|_| vec![])
+    }
+
+    async fn outlay(&self, _: &Device, _: &[usize]) -> Result<Outlay, StoreError> {
+        self.open().map(|_| Outlay::default())
+    }
+
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        let mut maps = self.open()?;
+        for (key, due) in keys {
+            maps.rows.entry(key).and_modify(|row| row.due = due);
+        }
+        Ok(())
+    }
+
+    async fn defer(&self, _: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.open().map(|_| ())
+    }
+
+    async fn advance(&self, _: &Subject, _: Token, _: Outlook) -> Result<(), StoreError> {
+        self.open().map(|_| ())
+    }
+
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+        let mut maps = self.open()?;
+        for touch in touches {
+            maps.rows.entry(touch.key).and_modify(|row| {
+                row.requested = row.requested.max(Some(touch.at));
+                row.due = row.due.or(touch.due_at);
+            });
+        }
+        Ok(())
+    }
+
+    async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+        self.open().map(|_| None)
+    }
+
+    async fn put_lessons(&self, _: &Lessons) -> Result<(), StoreError> {
+        self.open().map(|_| ())
+    }
+}
+
+#[async_trait]
 impl Store for Shelf {
     async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {
         Nothing.forget(jid, device, at).await
@@ -196,7 +289,7 @@ impl Store for Shelf {
         let end = maps.token();
         maps.subjects.insert(subject.clone(), (end, write.state.clone()));
         let row = maps.rows.entry(write.key.clone()).or_default();
-        row.due = Some(write.entry.due_at);
+        row.due = write.entry.deadline();
         row.entry = Some(write.entry.clone());
         row.requested = row.requested.max(write.requested_at);
         let sooner = |row: &mut Row, due: Timestamp| row.due = Some(row.due.map_or(due, |old| old.min(due)));
@@ -208,44 +301,6 @@ impl Store for Shelf {
             sooner(maps.rows.entry(key).or_default(), due);
         }
         Ok(Applied::Done(end))
-    }
-
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-        let mut maps = self.open()?;
-        let mut due: Vec<(Timestamp, Key)> = maps
-            .rows
-            .iter()
-            .filter_map(|(key, row)| Some((row.due?, key.clone())))
-            .filter(|(at, _)| *at <= now)
-            .collect();
-        due.sort_unstable();
-        due.truncate(limit);
-        let take = |(due_at, key): (Timestamp, Key)| {
-            let row = maps.rows.get_mut(&key).expect("it is held");
-            row.due = Some(lease);
-            Due { entry: row.entry.clone(), requested_at: row.requested, due_at, key, watch: None }
-        };
-        let due = due.into_iter().map(take).collect();
-        Ok(Taken { due, next: maps.rows.values().filter_map(|row| row.due).min() })
-    }
-
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        let mut maps = self.open()?;
-        for (key, due) in keys {
-            maps.rows.entry(key).and_modify(|row| row.due = due);
-        }
-        Ok(())
-    }
-
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-        let mut maps = self.open()?;
-        for touch in touches {
-            maps.rows.entry(touch.key).and_modify(|row| {
-                row.requested = row.requested.max(Some(touch.at));
-                row.due = row.due.or(Some(touch.due_at));
-            });
-        }
-        Ok(())
     }
 
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {

@@ -6,21 +6,48 @@ use std::collections::BTreeMap;
 use avatar_proxy::change::State;
 use avatar_proxy::clock::Timestamp;
 use avatar_proxy::entry::Entry;
-use avatar_proxy::jid::{Key, Subject, Variant};
+use avatar_proxy::jid::{Device, Key, Subject, Variant};
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, DeviceRecord, Held, Touch, Write};
+use avatar_proxy::recheck::Outlook;
+use avatar_proxy::store::{Applied, DeviceRecord, Held, Outlay, Touch, Write};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Engine, Opened, at, change, key_of, write};
+use super::{Engine, Opened, at, change, key_of, outlook, write};
 
 #[derive(Clone, Debug)]
 enum Step {
     Find(Key),
     Claim(Key),
-    Apply { key: Key, stale: bool, due: i64, asked: Option<i64>, also: Option<(u8, i64)>, siblings: Option<i64> },
-    Take { now: i64, lease: i64, limit: usize },
+    Apply {
+        key: Key,
+        stale: bool,
+        due: i64,
+        rank: i64,
+        asked: Option<i64>,
+        also: Option<(u8, i64)>,
+        siblings: Option<i64>,
+    },
+    Take {
+        key: Key,
+        now: i64,
+        lease: i64,
+        limit: usize,
+    },
+    Recheck {
+        key: Key,
+        now: i64,
+        lease: i64,
+        limit: usize,
+    },
+    Outlay(Key),
     Reschedule(Vec<(Key, Option<i64>)>),
+    Defer(Vec<(Key, Option<i64>)>),
+    Advance {
+        key: Key,
+        stale: bool,
+        rank: i64,
+    },
     Touch(Vec<(Key, i64, i64)>),
     Forget(i64),
     PutDevice(Key, u32),
@@ -39,14 +66,23 @@ fn key() -> impl Strategy<Value = Key> {
 fn step() -> impl Strategy<Value = Step> {
     let when = || 0i64..40;
     let maybe = move || proptest::option::of(when());
+    let seldom = || prop::bool::weighted(0.2);
     let also = proptest::option::weighted(0.3, (0u8..4, when()));
     prop_oneof![
         3 => key().prop_map(Step::Find),
         1 => key().prop_map(Step::Claim),
-        6 => (key(), prop::bool::weighted(0.2), when(), maybe(), also, proptest::option::weighted(0.3, when()))
-            .prop_map(|(key, stale, due, asked, also, siblings)| Step::Apply { key, stale, due, asked, also, siblings }),
-        3 => (when(), when(), 1usize..5).prop_map(|(now, lease, limit)| Step::Take { now, lease: now + lease, limit }),
+        6 => (key(), seldom(), when(), when(), maybe(), also, proptest::option::weighted(0.3, when()))
+            .prop_map(|(key, stale, due, rank, asked, also, siblings)| {
+                Step::Apply { key, stale, due, rank, asked, also, siblings }
+            }),
+        3 => (key(), when(), when(), 1usize..5)
+            .prop_map(|(key, now, lease, limit)| Step::Take { key, now, lease: now + lease, limit }),
+        4 => (key(), when(), when(), 0usize..3)
+            .prop_map(|(key, now, lease, limit)| Step::Recheck { key, now, lease: now + lease, limit }),
+        1 => key().prop_map(Step::Outlay),
         2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Reschedule),
+        2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Defer),
+        2 => (key(), seldom(), when()).prop_map(|(key, stale, rank)| Step::Advance { key, stale, rank }),
         2 => prop::collection::vec((key(), when(), when()), 0..4).prop_map(Step::Touch),
         1 => when().prop_map(Step::Forget),
         1 => (key(), any::<u32>()).prop_map(|(key, seconds)| Step::PutDevice(key, seconds)),
@@ -63,26 +99,66 @@ struct Row {
     requested: Option<Timestamp>,
 }
 
+#[derive(Clone, Default)]
+struct Known {
+    revision: Token,
+    state: State,
+    outlook: Option<Outlook>,
+    recheck_at: Option<Timestamp>,
+    ready: bool,
+}
+
 #[derive(Default)]
 struct Model {
     rows: BTreeMap<Key, Row>,
-    subjects: BTreeMap<Subject, (Token, State)>,
+    subjects: BTreeMap<Subject, Known>,
+    virtual_now: BTreeMap<Device, f64>,
     last: Token,
     looks: u64,
+    ranks: u16,
 }
 
 impl Model {
     fn held(&self, key: &Key) -> Held {
         let row = self.rows.get(key);
-        let (revision, state) = self.subjects.get(&key.subject).cloned().unwrap_or_default();
+        let Known { revision, state, outlook, .. } = self.subjects.get(&key.subject).cloned().unwrap_or_default();
         Held {
             entry: row.and_then(|row| row.entry.clone()),
             requested_at: row.and_then(|row| row.requested),
             revision,
             state,
             watch: None,
+            outlook,
+            virtual_now: self.virtual_time(&key.subject.device),
             damaged: false,
         }
+    }
+
+    /// How many of a device are rechecked.
+    fn rechecks(&self, device: &Device) -> usize {
+        let of_device = self.subjects.iter().filter(|(subject, _)| subject.device == *device);
+        of_device.filter(|(_, known)| known.recheck_at.is_some()).count()
+    }
+
+    fn virtual_time(&self, device: &Device) -> f64 {
+        self.virtual_now.get(device).copied().unwrap_or_default()
+    }
+
+    /// Virtual time begins anew where nobody is rechecked any more.
+    fn begin_anew(&mut self) {
+        for device in self.virtual_now.keys().cloned().collect::<Vec<_>>() {
+            if self.rechecks(&device) == 0 {
+                self.virtual_now.remove(&device);
+            }
+        }
+    }
+
+    /// A rank that nobody else has: the order of equals is nobody's business.
+    fn unlike_any(&mut self, rank: i64) -> Outlook {
+        self.ranks += 1;
+        let mut outlook = outlook(rank);
+        outlook.turn.rank += f64::from(self.ranks) / 1024.0;
+        outlook
     }
 
     fn grown(&mut self, token: Token) {
@@ -93,10 +169,19 @@ impl Model {
     fn apply(&mut self, write: &Write, end: Token) {
         self.grown(end);
         let subject = &write.key.subject;
-        self.subjects.insert(subject.clone(), (end, write.state.clone()));
+        self.subjects.insert(
+            subject.clone(),
+            Known {
+                revision: end,
+                state: write.state.clone(),
+                outlook: Some(write.outlook),
+                recheck_at: Some(write.recheck_at),
+                ready: false,
+            },
+        );
         let row = self.rows.entry(write.key.clone()).or_default();
         row.entry = Some(write.entry.clone());
-        row.due = Some(write.entry.due_at);
+        row.due = write.entry.deadline();
         row.requested = row.requested.max(write.requested_at);
         if let Some(due) = write.siblings_due {
             for (key, row) in &mut self.rows {
@@ -111,14 +196,36 @@ impl Model {
         }
     }
 
-    fn soonest(&self) -> Option<Timestamp> {
-        self.rows.values().filter_map(|row| row.due).min()
+    /// The deadlines of a device, soonest first.
+    fn deadlines(&self, device: &Device) -> Vec<Timestamp> {
+        let of_device = self.rows.iter().filter(|(key, _)| key.subject.device == *device);
+        let mut deadlines: Vec<_> = of_device.filter_map(|(_, row)| row.due).collect();
+        deadlines.sort_unstable();
+        deadlines
     }
 
-    fn backlog(&self, now: Timestamp) -> Vec<Timestamp> {
-        let mut backlog: Vec<_> = self.rows.values().filter_map(|row| row.due).filter(|due| *due <= now).collect();
-        backlog.sort_unstable();
-        backlog
+    fn backlog(&self, now: Timestamp) -> usize {
+        self.rows.values().filter(|row| row.due.is_some_and(|due| due <= now)).count()
+    }
+
+    /// Takes whoever is next of a device's rechecks.
+    fn recheck(&mut self, device: &Device, now: Timestamp, lease: Timestamp, limit: usize) -> Vec<Subject> {
+        let mut ready = vec![];
+        for (subject, known) in self.subjects.iter_mut().filter(|(subject, _)| subject.device == *device) {
+            known.ready |= known.recheck_at.is_some_and(|at| at <= now);
+            if known.ready {
+                ready.push((known.outlook.map_or(0.0, |outlook| outlook.turn.rank), subject.clone()));
+            }
+        }
+        ready.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        ready.truncate(limit);
+        for (rank, subject) in &ready {
+            let virtual_now = self.virtual_now.entry(device.clone()).or_default();
+            *virtual_now = virtual_now.max(*rank);
+            let known = self.subjects.get_mut(subject).expect("it is held");
+            (known.recheck_at, known.ready) = (Some(lease), false);
+        }
+        ready.into_iter().map(|(_, subject)| subject).collect()
     }
 
     fn forget(&mut self, before: Timestamp) -> Vec<Subject> {
@@ -137,7 +244,7 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
             assert_eq!(claim.held, model.held(&key));
             model.grown(claim.start);
         }
-        Step::Apply { key, stale, due, asked, also, siblings } => {
+        Step::Apply { key, stale, due, rank, asked, also, siblings } => {
             model.looks += 1;
             let present = model.held(&key);
             let expected = if stale { Token(present.revision.0 + 1) } else { present.revision };
@@ -149,6 +256,7 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                 requested_at: asked.map(at),
                 also_due,
                 siblings_due: siblings.map(at),
+                outlook: model.unlike_any(rank),
                 ..write(&key, expected, model.looks, due)
             };
             match store.apply(write.clone()).await.unwrap() {
@@ -160,12 +268,14 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                 }
             }
         }
-        Step::Take { now, lease, limit } => {
-            let backlog = model.backlog(at(now));
-            let taken = store.take_due(at(now), at(lease), limit).await.unwrap();
-            let times: Vec<_> = taken.due.iter().map(|due| due.due_at).collect();
-            assert_eq!(times, backlog[..backlog.len().min(limit)]);
-            for due in taken.due {
+        Step::Take { key, now, lease, limit } => {
+            let device = key.subject.device;
+            let mut expected = model.deadlines(&device);
+            expected.retain(|due| *due <= at(now));
+            expected.truncate(limit);
+            let taken = store.take_due(&device, at(now), at(lease), limit).await.unwrap();
+            assert_eq!(taken.iter().map(|due| due.due_at).collect::<Vec<_>>(), expected);
+            for due in taken {
                 let row = model.rows.get_mut(&due.key).expect("it is held");
                 assert_eq!(
                     (due.entry, Some(due.due_at), due.requested_at),
@@ -173,7 +283,52 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                 );
                 row.due = Some(at(lease));
             }
-            assert_eq!(taken.next, model.soonest());
+        }
+        Step::Recheck { key, now, lease, limit } => {
+            let device = key.subject.device;
+            let taken = store.take_rechecks(&device, at(now), at(lease), limit).await.unwrap();
+            let expected = model.recheck(&device, at(now), at(lease), limit);
+            assert_eq!(taken.iter().map(|one| one.subject.clone()).collect::<Vec<_>>(), expected);
+            for candidate in taken {
+                let told: BTreeMap<_, _> = candidate
+                    .pictures
+                    .into_iter()
+                    .map(|one| (one.variant.to_bits(), (one.entry, one.requested_at)))
+                    .collect();
+                let rows = model.rows.iter().filter(|(key, _)| key.subject == candidate.subject);
+                let held: BTreeMap<_, _> =
+                    rows.map(|(key, row)| (key.variant.to_bits(), (row.entry.clone(), row.requested))).collect();
+                assert_eq!(told, held);
+            }
+        }
+        Step::Outlay(key) => {
+            let device = key.subject.device;
+            let deadlines = model.deadlines(&device);
+            let rechecks = model.rechecks(&device) as u64;
+            let told = store.outlay(&device, &[1, 2, 5]).await.unwrap();
+            let there = [1, 2, 5].into_iter().filter_map(|k| Some((k, *deadlines.get(k - 1)?)));
+            assert_eq!(told, Outlay { deadlines: there.collect(), rechecks });
+            let agenda = store.agenda().await.unwrap();
+            let of_device = agenda.iter().find(|agenda| agenda.device == device);
+            assert_eq!(of_device.and_then(|agenda| agenda.due_at), deadlines.first().copied());
+            assert_eq!(of_device.is_some_and(|agenda| agenda.recheck_at.is_some()), rechecks > 0);
+        }
+        Step::Defer(keys) => {
+            let subjects: Vec<_> = keys.into_iter().map(|(key, from)| (key.subject, from.map(at))).collect();
+            store.defer(subjects.clone()).await.unwrap();
+            for (subject, from) in subjects {
+                model.subjects.entry(subject).and_modify(|known| (known.recheck_at, known.ready) = (from, false));
+                model.begin_anew();
+            }
+        }
+        Step::Advance { key, stale, rank } => {
+            let outlook = model.unlike_any(rank);
+            let revision = model.held(&key).revision;
+            let expected = if stale { Token(revision.0 + 1) } else { revision };
+            store.advance(&key.subject, expected, outlook).await.unwrap();
+            if !stale {
+                model.subjects.entry(key.subject).and_modify(|known| known.outlook = Some(outlook));
+            }
         }
         Step::Reschedule(keys) => {
             let keys: Vec<_> = keys.into_iter().map(|(key, due)| (key, due.map(at))).collect();
@@ -183,20 +338,22 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
             }
         }
         Step::Touch(touches) => {
-            let touch = |(key, when, due)| Touch { key, at: at(when), due_at: at(due) };
+            let touch = |(key, when, due)| Touch { key, at: at(when), due_at: Some(at(due)), recheck_at: at(due) };
             let touches: Vec<_> = touches.into_iter().map(touch).collect();
             store.touch(touches.clone()).await.unwrap();
             for touch in touches {
-                model.rows.entry(touch.key).and_modify(|row| {
-                    row.requested = row.requested.max(Some(touch.at));
-                    row.due = row.due.or(Some(touch.due_at));
-                });
+                let Some(row) = model.rows.get_mut(&touch.key) else { continue };
+                row.requested = row.requested.max(Some(touch.at));
+                row.due = row.due.or(touch.due_at);
+                let known = model.subjects.get_mut(&touch.key.subject).expect("it is held");
+                known.recheck_at = known.recheck_at.or(Some(touch.recheck_at));
             }
         }
         Step::Forget(before) => {
             let mut gone = store.forget_idle(at(before), usize::MAX).await.unwrap();
             gone.sort_unstable();
             assert_eq!(gone, model.forget(at(before)));
+            model.begin_anew();
         }
         Step::PutDevice(key, cool_down_seconds) => {
             let record = DeviceRecord { cool_down_seconds, ..DeviceRecord::default() };
@@ -207,7 +364,7 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
             let size = store.size(at(now)).await.unwrap();
             let told = [size.entries, size.subjects, size.backlog];
             let entries = model.rows.values().filter(|row| row.entry.is_some()).count();
-            assert_eq!(told, [entries, model.subjects.len(), model.backlog(at(now)).len()].map(|n| n as u64));
+            assert_eq!(told, [entries, model.subjects.len(), model.backlog(at(now))].map(|n| n as u64));
         }
         Step::Restart => unreachable!("done by who holds the store"),
     }

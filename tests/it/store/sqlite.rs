@@ -114,7 +114,7 @@ async fn a_file_of_a_newer_program_is_left_alone() {
     let file = File::new();
     file.open().await.close().await;
     file.raw().execute_batch("PRAGMA user_version = 9").unwrap();
-    assert!(file.refusal().contains("has version 9, and this program knows version 3"), "{}", file.refusal());
+    assert!(file.refusal().contains("has version 9, and this program knows version 4"), "{}", file.refusal());
 }
 
 #[tokio::test]
@@ -197,8 +197,8 @@ async fn one_damaged_record_counts_as_absent_and_spoils_nothing_else() {
     for held in [store.find(&full("1")).await.unwrap(), store.claim(&full("1")).await.unwrap().held] {
         assert!(held.damaged && held.entry.is_none() && held.state.recorded.is_some(), "{held:?}");
     }
-    let taken = store.take_due(at(40), at(100), 10).await.unwrap();
-    let due: Vec<_> = taken.due.iter().map(|due| (due.key.clone(), due.entry.is_some())).collect();
+    let taken = store.take_due(&full("1").subject.device, at(40), at(100), 10).await.unwrap();
+    let due: Vec<_> = taken.iter().map(|due| (due.key.clone(), due.entry.is_some())).collect();
     assert_eq!(due, [(full("1"), false), (full("3"), true)]);
     assert_eq!(store.size(at(900)).await.unwrap().backlog, 2, "whose name cannot be read does not come up again");
     let gone = store.forget_idle(at(1), 10).await.unwrap();

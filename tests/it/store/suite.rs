@@ -2,30 +2,23 @@
 
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, DeviceRecord, Held, Size, StoreError, Taken, Touch, Write};
+use avatar_proxy::store::{Applied, DeviceRecord, Held, Size, StoreError, Touch, Write};
 
-use super::{Engine, Opened, at, change, conflict, done, full, key_of, look, preview, write};
+use super::schedule::take;
+use super::{Engine, at, change, conflict, done, full, key_of, look, outlook, preview, write};
 
 const NONE: Token = Token(0);
 
-/// Everything due by `now`, in brief, leased for a minute.
-async fn take(store: &Opened, now: i64) -> Vec<(Key, i64)> {
-    brief(&store.take_due(at(now), at(now + 60), 100).await.unwrap())
-}
-
-fn brief(taken: &Taken) -> Vec<(Key, i64)> {
-    taken.due.iter().map(|due| (due.key.clone(), (due.due_at.as_millis() - at(0).as_millis()) / 1000)).collect()
-}
-
-fn touch(key: &Key, when: i64, due: i64) -> Vec<Touch> {
-    vec![Touch { key: key.clone(), at: at(when), due_at: at(due) }]
+/// A request; what has neither a deadline nor a time from when on to be rechecked gets both then.
+pub(super) fn touch(key: &Key, when: i64, due: i64) -> Vec<Touch> {
+    vec![Touch { key: key.clone(), at: at(when), due_at: Some(at(due)), recheck_at: at(due) }]
 }
 
 pub(super) async fn nothing_is_held_at_first(engine: impl Engine) {
     let store = engine.open().await;
     assert_eq!(store.find(&full("1")).await.unwrap(), Held::default());
     assert_eq!(store.claim(&full("1")).await.unwrap().held, Held::default());
-    assert!(store.take_due(at(0), at(60), 10).await.unwrap().due.is_empty());
+    assert_eq!(take(&store, 0).await, []);
     assert_eq!(store.device(&full("1").subject.device).await.unwrap(), None);
     assert_eq!(store.forget_idle(at(9), 10).await.unwrap(), []);
 }
@@ -40,6 +33,8 @@ pub(super) async fn what_was_applied_is_found(engine: impl Engine) {
         revision,
         requested_at: Some(at(5)),
         watch: None,
+        outlook: Some(given.outlook),
+        virtual_now: 0.0,
         damaged: false,
     };
     assert_eq!(store.find(&full("1")).await.unwrap(), held);
@@ -81,8 +76,8 @@ pub(super) async fn of_many_writes_from_one_revision_exactly_one_wins(engine: im
     }
     assert_eq!((won.len(), lost.len()), (1, 63));
     let (entry, state) = look(won[0].0, Token(won[0].0), at(10));
-    let present =
-        Held { entry: Some(entry), state, revision: won[0].1, requested_at: None, watch: None, damaged: false };
+    let outlook = Some(outlook(10));
+    let present = Held { entry: Some(entry), state, revision: won[0].1, outlook, ..Held::default() };
     assert!(lost.iter().all(|held| **held == present), "every loser sees the winner");
 }
 
@@ -165,94 +160,6 @@ pub(super) async fn a_store_that_was_dropped_has_lost_nothing(engine: impl Engin
     let held = store.find(&full("1")).await.unwrap();
     drop(store);
     assert_eq!(engine.open().await.find(&full("1")).await.unwrap(), held);
-}
-
-pub(super) async fn due_keys_come_in_order_and_under_a_lease(engine: impl Engine) {
-    let store = engine.open().await;
-    for (who, due) in [("1", 30), ("2", 10), ("3", 20), ("4", 90)] {
-        done(&store, Write { requested_at: Some(at(due + 1)), ..write(&full(who), NONE, 1, due) }).await;
-    }
-    let none = store.take_due(at(9), at(70), 10).await.unwrap();
-    assert_eq!((none.due.len(), none.next), (0, Some(at(10))));
-    let taken = store.take_due(at(40), at(70), 2).await.unwrap();
-    assert_eq!(brief(&taken), [(full("2"), 10), (full("3"), 20)]);
-    assert_eq!(taken.next, Some(at(30)), "the limit left one behind");
-    assert_eq!(taken.due[0].requested_at, Some(at(11)));
-    assert_eq!(taken.due[0].entry, store.find(&full("2")).await.unwrap().entry);
-    let taken = store.take_due(at(40), at(75), 2).await.unwrap();
-    assert_eq!((brief(&taken), taken.next), (vec![(full("1"), 30)], Some(at(70))), "the end of the first lease");
-    let taken = store.take_due(at(69), at(99), 10).await.unwrap();
-    assert_eq!((brief(&taken), taken.next), (vec![], Some(at(70))));
-    let held = store.find(&full("2")).await.unwrap();
-    assert_eq!(held.entry.unwrap().due_at, at(10), "a lease is no part of the entry");
-}
-
-pub(super) async fn a_taker_that_dies_loses_nothing(engine: impl Engine) {
-    let store = engine.open().await;
-    done(&store, write(&full("1"), NONE, 1, 10)).await;
-    assert_eq!(take(&store, 10).await, [(full("1"), 10)]);
-    drop(store);
-    let store = engine.open().await;
-    assert_eq!(take(&store, 69).await, []);
-    assert_eq!(take(&store, 70).await, [(full("1"), 70)]);
-}
-
-pub(super) async fn a_key_can_be_taken_off_the_schedule_and_a_request_brings_it_back(engine: impl Engine) {
-    let store = engine.open().await;
-    done(&store, write(&full("1"), NONE, 1, 10)).await;
-    done(&store, write(&full("2"), NONE, 1, 20)).await;
-    store.reschedule(vec![(full("1"), None), (full("2"), Some(at(500)))]).await.unwrap();
-    assert_eq!(take(&store, 499).await, []);
-    store.touch(touch(&full("1"), 30, 40)).await.unwrap();
-    assert_eq!(store.find(&full("1")).await.unwrap().requested_at, Some(at(30)));
-    assert_eq!(take(&store, 40).await, [(full("1"), 40)]);
-    store.touch(touch(&full("2"), 30, 40)).await.unwrap();
-    assert_eq!(take(&store, 50).await, [], "what has a due time keeps it");
-    assert_eq!(take(&store, 500).await, [(full("1"), 100), (full("2"), 500)]);
-}
-
-pub(super) async fn keys_that_are_not_held_are_passed_over(engine: impl Engine) {
-    let store = engine.open().await;
-    done(&store, write(&full("1"), NONE, 1, 10)).await;
-    store.reschedule(vec![(full("2"), Some(at(5))), (preview("1"), Some(at(5)))]).await.unwrap();
-    store.touch([touch(&full("2"), 1, 5), touch(&preview("1"), 1, 5)].concat()).await.unwrap();
-    assert_eq!(take(&store, 50).await, [(full("1"), 10)]);
-    assert_eq!(store.find(&full("2")).await.unwrap(), Held::default());
-    assert_eq!(store.find(&preview("1")).await.unwrap().requested_at, None);
-}
-
-pub(super) async fn a_look_at_another_variant_can_be_asked_for(engine: impl Engine) {
-    let store = engine.open().await;
-    let ask = |expected, due| Write { also_due: Some((full("1"), at(due))), ..write(&preview("1"), expected, 1, 900) };
-    let revision = done(&store, ask(NONE, 30)).await;
-    assert_eq!(store.size(at(0)).await.unwrap().entries, 1, "a look that was asked for is no entry");
-    let revision = done(&store, ask(revision, 20)).await;
-    let revision = done(&store, ask(revision, 50)).await;
-    let taken = store.take_due(at(60), at(70), 10).await.unwrap();
-    assert_eq!(brief(&taken), [(full("1"), 20)], "the soonest counts");
-    assert_eq!(taken.due[0].entry, None);
-    let revision = done(&store, write(&full("1"), revision, 1, 800)).await;
-    assert_eq!(store.size(at(0)).await.unwrap().entries, 2);
-    store.reschedule(vec![(full("1"), None)]).await.unwrap();
-    done(&store, ask(revision, 75)).await;
-    assert_eq!(take(&store, 100).await, [(full("1"), 75)]);
-}
-
-pub(super) async fn siblings_are_due_at_once_when_the_picture_changed(engine: impl Engine) {
-    let group = "120363025246125486@g.us";
-    let [a, b, c, d] = [(false, false), (true, false), (false, true), (true, true)]
-        .map(|(preview, community)| key_of("", group, preview, community));
-    let store = engine.open().await;
-    done(&store, write(&full("1"), NONE, 1, 500)).await;
-    let mut revision = NONE;
-    for (key, due) in [(&a, 500), (&b, 600), (&c, 5)] {
-        revision = done(&store, write(key, revision, 1, due)).await;
-    }
-    store.reschedule(vec![(b.clone(), None)]).await.unwrap();
-    let write =
-        Write { siblings_due: Some(at(10)), also_due: Some((d.clone(), at(400))), ..write(&a, revision, 2, 700) };
-    done(&store, write).await;
-    assert_eq!(take(&store, 399).await, [(c.clone(), 5), (b.clone(), 10)], "{d:?} is not held, {a:?} was just seen");
 }
 
 pub(super) async fn a_request_is_never_moved_back(engine: impl Engine) {
@@ -382,7 +289,7 @@ pub(super) async fn a_closed_store_answers_no_more(engine: impl Engine) {
     assert!(closed(store.find(&full("1")).await.unwrap_err()));
     assert!(closed(store.claim(&full("1")).await.unwrap_err()));
     assert!(closed(store.apply(write(&full("1"), NONE, 1, 10)).await.unwrap_err()));
-    assert!(closed(store.take_due(at(0), at(1), 1).await.unwrap_err()));
+    assert!(closed(store.agenda().await.unwrap_err()));
     assert!(closed(store.touch(touch(&full("1"), 1, 1)).await.unwrap_err()));
     assert!(closed(store.size(at(0)).await.unwrap_err()));
     store.close().await;

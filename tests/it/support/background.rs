@@ -16,7 +16,7 @@ pub(crate) async fn no_looks(app: &TestApp) {
 /// then, and its looks are over.
 pub(crate) async fn background_work(app: &TestApp, clock: &Clock) {
     const PACE: Duration = Duration::from_millis(500);
-    let rounds = async || app.metric("avatar_proxy_store_seconds_count{operation=\"take_due\"}").await;
+    let rounds = async || app.metric("avatar_proxy_store_seconds_count{operation=\"agenda\"}").await;
     // Twice, because one round may be half over.
     for _ in 0..2 {
         let before = rounds().await;

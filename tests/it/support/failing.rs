@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use avatar_proxy::clock::Timestamp;
 use avatar_proxy::jid::{Device, Jid, Key, Subject};
+use avatar_proxy::outcome::Token;
+use avatar_proxy::recheck::{Lessons, Outlook};
 use avatar_proxy::store::none::Nothing;
 use avatar_proxy::store::{
-    Applied, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Engine, Held, Kept, Known, Log, Page, Progress,
-    Put, Size, Standing, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Agenda, Applied, Candidate, Claim, Delivery, DeviceRecord, Due, Endpoint, Endpoints, Engine, Held, Kept, Known,
+    Log, Outlay, Page, Progress, Put, Schedule, Size, Standing, Store, StoreError, Touch, Watch, Watched, Write,
 };
 use tokio::sync::watch;
 
@@ -31,9 +33,68 @@ impl Failing {
         if self.fails.load(Ordering::SeqCst) { &Nothing } else { &*self.works }
     }
 
-    /// Everything that is due before `now`, whoever has it under lease.
+    /// Everything whose deadline is before `now`, whoever has it under lease.
     pub(crate) async fn due(&self, now: Timestamp) -> Vec<Due> {
-        self.works.take_due(now, now, 1000).await.expect("it works").due
+        let mut due = vec![];
+        for Agenda { device, .. } in self.works.agenda().await.expect("it works") {
+            due.extend(self.works.take_due(&device, now, now, 1000).await.expect("it works"));
+        }
+        due
+    }
+}
+
+#[async_trait]
+impl Schedule for Failing {
+    async fn agenda(&self) -> Result<Vec<Agenda>, StoreError> {
+        self.now().agenda().await
+    }
+
+    async fn take_due(
+        &self,
+        device: &Device,
+        until: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, StoreError> {
+        self.now().take_due(device, until, lease, limit).await
+    }
+
+    async fn take_rechecks(
+        &self,
+        device: &Device,
+        now: Timestamp,
+        lease: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        self.now().take_rechecks(device, now, lease, limit).await
+    }
+
+    async fn outlay(&self, device: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
+        self.now().outlay(device, counts).await
+    }
+
+    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.now().reschedule(keys).await
+    }
+
+    async fn defer(&self, subjects: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError> {
+        self.now().defer(subjects).await
+    }
+
+    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+        self.now().advance(subject, expected, outlook).await
+    }
+
+    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
+        self.now().touch(touches).await
+    }
+
+    async fn lessons(&self) -> Result<Option<Lessons>, StoreError> {
+        self.now().lessons().await
+    }
+
+    async fn put_lessons(&self, lessons: &Lessons) -> Result<(), StoreError> {
+        self.now().put_lessons(lessons).await
     }
 }
 
@@ -49,18 +110,6 @@ impl Store for Failing {
 
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
         self.now().apply(write).await
-    }
-
-    async fn take_due(&self, now: Timestamp, lease: Timestamp, limit: usize) -> Result<Taken, StoreError> {
-        self.now().take_due(now, lease, limit).await
-    }
-
-    async fn reschedule(&self, keys: Vec<(Key, Option<Timestamp>)>) -> Result<(), StoreError> {
-        self.now().reschedule(keys).await
-    }
-
-    async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {
-        self.now().touch(touches).await
     }
 
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {

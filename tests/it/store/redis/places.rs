@@ -18,7 +18,9 @@ async fn works(store: &Opened) {
     let revision = done(store, written).await;
     assert_eq!(store.find(&full("1")).await.unwrap().revision, revision);
     assert_eq!(store.read_log(last, 9).await.unwrap().records.len(), 1);
-    store.take_due(at(99), at(999), 9).await.unwrap();
+    let device = &full("1").subject.device;
+    store.take_due(device, at(99), at(999), 9).await.unwrap();
+    store.take_rechecks(device, at(99), at(999), 9).await.unwrap();
     store.check().await.unwrap();
     assert!(store.size(at(0)).await.unwrap().bytes > 0);
 }

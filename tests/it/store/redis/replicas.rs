@@ -76,8 +76,9 @@ async fn what_one_replica_has_taken_is_not_due_for_another() {
     for who in 1..=20 {
         done(&a, write(&full(&who.to_string()), Token(0), 1, who)).await;
     }
-    let (one, other) = tokio::join!(a.take_due(at(50), at(90), 15), b.take_due(at(50), at(90), 15));
-    let mut taken: Vec<_> = [one, other].map(|taken| taken.unwrap().due).concat();
+    let device = &full("1").subject.device;
+    let (one, other) = tokio::join!(a.take_due(device, at(50), at(90), 15), b.take_due(device, at(50), at(90), 15));
+    let mut taken: Vec<_> = [one, other].map(|taken| taken.unwrap()).concat();
     taken.sort_by_key(|due| due.due_at);
     let due: Vec<_> = taken.iter().map(|due| due.due_at).collect();
     assert_eq!(due, (1..=20).map(at).collect::<Vec<_>>(), "each once");
@@ -92,8 +93,8 @@ async fn who_was_forgotten_by_one_replica_does_not_come_back_by_another() {
     a.forget(&jid, None, at(0)).await.unwrap();
     let late = Write { start: claim.start, ..write(&full("1"), Token(0), 1, 10) };
     assert!(matches!(b.apply(late.clone()).await.unwrap(), Applied::Forgotten));
-    // The next round of refreshing long afterwards: it need not be known any more who it was.
-    b.take_due(at(601), at(700), 1).await.unwrap();
+    // Long afterwards, when others are forgotten: it need not be known any more who it was.
+    b.forget_idle(at(-900), 1).await.unwrap();
     assert_eq!(server.text("TYPE {avatar-proxy}:forgotten"), "none");
     assert!(matches!(b.apply(late).await.unwrap(), Applied::Forgotten), "nobody's look takes that long");
     let begun_since = Write { start: b.claim(&full("1")).await.unwrap().start, ..write(&full("1"), Token(0), 1, 10) };
@@ -110,7 +111,7 @@ async fn nothing_is_left_of_who_was_forgotten() {
     for who in ["1", "120363025246125486"] {
         store.forget(&Jid::parse(who).unwrap(), None, at(0)).await.unwrap();
     }
-    store.take_due(at(601), at(700), 1).await.unwrap();
+    store.forget_idle(at(-900), 1).await.unwrap();
     let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server.raw()).unwrap();
     keys.sort_unstable();
     let kept = ["devices", "log", "meta", "names"].map(|key| format!("{{avatar-proxy}}:{key}"));
@@ -175,8 +176,8 @@ async fn a_damaged_record_counts_as_absent_and_is_written_anew() {
         assert_eq!(store.find(&full("1")).await.unwrap().entry, Some(mended.entry));
     }
     set(b"");
-    let taken = store.take_due(at(30), at(90), 9).await.unwrap();
-    assert_eq!(taken.due.iter().map(|due| due.key.clone()).collect::<Vec<_>>(), [full("2")], "it spoils nothing else");
+    let taken = store.take_due(&full("1").subject.device, at(30), at(90), 9).await.unwrap();
+    assert_eq!(taken.iter().map(|due| due.key.clone()).collect::<Vec<_>>(), [full("2")], "it spoils nothing else");
 }
 
 #[tokio::test]

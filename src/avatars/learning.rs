@@ -1,0 +1,137 @@
+//! What looks teach about who changes pictures, and what is foreseen of each device's budget: known to every look, because both
+//! decide when the next one is made.
+//!
+//! The lessons are few numbers for all people together ([`Lessons`]); they are remembered now and then, and a `kill -9` loses no
+//! more than a minute of them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Avatars, Inner};
+use crate::change::{Standing, Verdict};
+use crate::clock::Timestamp;
+use crate::entry::Jitter;
+use crate::jid::Device;
+use crate::outcome::{Outcome, Rules};
+use crate::recheck::forecast::Forecast;
+use crate::recheck::pace::Wanted;
+use crate::recheck::{Lessons, Look, Outlook};
+use crate::store::Held;
+
+/// What was learnt and what is foreseen.
+#[derive(Default)]
+pub(super) struct Learning {
+    lessons: Mutex<Lessons>,
+    /// Whether what was learnt before this process began is part of it.
+    recalled: Mutex<bool>,
+    forecasts: Mutex<HashMap<Device, Forecast>>,
+}
+
+/// When a subject is rechecked next.
+pub(super) struct Next {
+    pub(super) outlook: Outlook,
+    pub(super) recheck_at: Timestamp,
+    /// What is to be learnt, once the look is recorded.
+    lesson: Option<(Outlook, Look)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Learning {
+    pub(super) fn forecast(&self, device: &Device) -> Forecast {
+        lock(&self.forecasts).get(device).copied().unwrap_or_default()
+    }
+
+    /// What follows from a look for the subject's next recheck. A look that is not believed leaves it where it stands.
+    pub(super) fn next(
+        &self,
+        held: &Held,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        wanted: Wanted,
+        rules: &Rules,
+        (forecast, now): (&Forecast, Timestamp),
+    ) -> Next {
+        let share = wanted.share(rules);
+        let look = Look { changed: verdict.change.is_some(), at: now, virtual_now: held.virtual_now };
+        let lessons = lock(&self.lessons);
+        let believed = matches!(verdict.standing, Standing::Believed { .. });
+        let (outlook, lesson) = match held.outlook {
+            Some(before) if believed => (lessons.looked(&before, look, share, fastrand::f64()), Some((before, look))),
+            Some(before) => (before, None),
+            None => (lessons.met(held.virtual_now, now, share, fastrand::f64()), None),
+        };
+        let soonest = wanted.soonest(outcome, verdict.standing, rules, forecast, fastrand::f64());
+        Next { outlook, recheck_at: now + soonest, lesson }
+    }
+
+    /// Learns from a look that was recorded.
+    pub(super) fn learn(&self, next: &Next) {
+        if let Some((before, look)) = &next.lesson {
+            lock(&self.lessons).learn(before, *look);
+        }
+    }
+}
+
+impl Inner {
+    /// How a URL's renewal is spread among others that share its expiry: by chance, and the sooner the oftener somebody asks, as
+    /// far as the time since the last request tells.
+    pub(super) fn spread(&self, held: &Held, now: Timestamp) -> Jitter {
+        let chance = fastrand::f64();
+        let Some(asked) = held.requested_at else { return Jitter(chance) };
+        let minutes = |seconds: f64| (1.0 + seconds / 60.0).ln();
+        let most = minutes(self.config.warm_for.as_secs_f64()).max(f64::MIN_POSITIVE);
+        let recency = 1.0 - (minutes(now.since(asked).as_secs_f64()) / most).min(1.0);
+        Jitter(f64::midpoint(chance, recency))
+    }
+}
+
+impl Avatars {
+    /// What is foreseen of a device's budget, from now on.
+    pub fn foresee(&self, device: &Device, forecast: Forecast) {
+        lock(&self.0.learning.forecasts).insert(device.clone(), forecast);
+    }
+
+    /// What was foreseen of a device's budget last.
+    #[must_use]
+    pub fn forecast(&self, device: &Device) -> Forecast {
+        self.0.learning.forecast(device)
+    }
+
+    /// What is foreseen of every device's budget; of those alone that `still` have something to be looked at.
+    #[must_use]
+    pub fn forecasts(&self, still: impl Fn(&Device) -> bool) -> Vec<(Device, Forecast)> {
+        let mut forecasts = lock(&self.0.learning.forecasts);
+        forecasts.retain(|device, _| still(device));
+        forecasts.iter().map(|(device, forecast)| (device.clone(), *forecast)).collect()
+    }
+
+    /// Has the store remember what was learnt; before the first time, recalls what it remembers.
+    pub async fn remember_lessons(&self) {
+        let Learning { lessons, recalled, .. } = &self.0.learning;
+        if !*lock(recalled) {
+            match self.0.store.lessons().await {
+                Ok(before) => {
+                    if let Some(before) = before {
+                        *lock(lessons) = before;
+                    }
+                    *lock(recalled) = true;
+                }
+                Err(error) => tracing::debug!(%error, "what was learnt before cannot be read"),
+            }
+            return;
+        }
+        let learnt = lock(lessons).clone();
+        if let Err(error) = self.0.store.put_lessons(&learnt).await {
+            tracing::debug!(%error, "what was learnt is not remembered");
+        }
+    }
+
+    /// A subject of whom was heard, if that moves it; see [`Lessons::active`].
+    pub(super) fn active(&self, held: &Held, now: Timestamp) -> Option<Outlook> {
+        let outlook = held.outlook.as_ref()?;
+        lock(&self.0.learning.lessons).active(outlook, held.virtual_now, now, self.0.config.rules.recheck_interval)
+    }
+}

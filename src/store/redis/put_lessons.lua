@@ -1,0 +1,2 @@
+-- ARGV: what was learnt.
+redis.call('HSET', META, 'lessons', ARGV[1])

@@ -82,7 +82,7 @@ const GRACE: Duration = Duration::from_secs(15);
 const OVERDUE: Duration = Duration::from_secs(2);
 
 /// A background lookup that the budget cannot start within this time is put off: longer than clients' misses may pass it over.
-pub const BACKGROUND_PATIENCE: Duration = Duration::from_secs(120);
+pub const BACKGROUND_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Longer than any flight.
 const FOREVER: Duration = Duration::from_secs(86_400);
@@ -320,6 +320,12 @@ impl Avatars {
     #[must_use]
     pub fn wait_for_budget(&self, device: &Device, priority: Priority) -> Duration {
         self.0.budget.estimate(device, priority)
+    }
+
+    /// How many lookups of one device may be under way at once: one at the least.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        usize::try_from(self.0.budget.config().concurrency.max(1)).unwrap_or(usize::MAX)
     }
 
     /// Lookups per second that a device's budget allows now, and the label under which it is counted.

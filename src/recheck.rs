@@ -82,7 +82,7 @@ impl Lessons {
         evidence.looked(days(look.at, before.looked_at), look.changed);
         let weight = share * turn::weight(self.prior.rate(&evidence), self.prior.mean_weight());
         let turn = Turn::next(look.virtual_now, weight, jitter);
-        Outlook { evidence, looked_at: look.at, turn, activity: Activity::default() }
+        Outlook { evidence, looked_at: look.at, turn, activity: before.activity.looked() }
     }
 
     /// Learns from a look, for all.
@@ -98,12 +98,11 @@ impl Lessons {
         }
     }
 
-    /// A subject of whom was heard: it comes up sooner by as much as a change has become likelier. Nothing, if it was looked at or
-    /// heard of within the recheck interval: that is once for each.
+    /// A subject of whom was heard: it comes up sooner by as much as a change has become likelier. Nothing, if that was so within
+    /// the recheck interval: it counts once for each.
     #[must_use]
     pub fn active(&self, before: &Outlook, virtual_now: f64, now: Timestamp, interval: Duration) -> Option<Outlook> {
-        let last = before.activity.heard_at.map_or(before.looked_at, |heard| heard.max(before.looked_at));
-        if now.since(last) < interval {
+        if before.activity.heard_at.is_some_and(|heard| now.since(heard) < interval) {
             return None;
         }
         let mut outlook = *before;

@@ -44,15 +44,15 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// Looks of one kind that stand in one device's queue at once: as many as start within this time, and at the most so many.
+/// Looks of one kind that stand in one device's queue at once: as many as the rate lets start within this time, and no more than
+/// may be under way.
 const MOMENT: Duration = Duration::from_millis(50);
-const STANDING_MAX: usize = 32;
 
 /// How many devices' schedules are asked at once.
 const DEVICES_AT_ONCE: usize = 16;
 
 /// How long what was taken is not taken again: longer than it may wait for the budget, and any look.
-const LEASE: Duration = Duration::from_secs(300);
+const LEASE: Duration = Duration::from_secs(180);
 
 /// The loop's pace when nothing tells it a better one.
 const PACE: Duration = Duration::from_millis(500);
@@ -258,7 +258,7 @@ impl Refresh {
         }
         let (rate, _) = inner.avatars.rate(device);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is bounded
-        let most = ((rate * MOMENT.as_secs_f64()).ceil() as usize).clamp(1, STANDING_MAX);
+        let most = ((rate * MOMENT.as_secs_f64()).ceil() as usize).clamp(1, inner.avatars.concurrency());
         let standing = lock(&inner.standing).get(&(device.clone(), priority)).copied().unwrap_or_default();
         most.saturating_sub(standing)
     }

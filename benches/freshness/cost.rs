@@ -57,7 +57,7 @@ pub(crate) fn run() {
         let person = rng.u32(..PEOPLE);
         let (at, before) = (Timestamp::from_millis(now), people[person as usize]);
         if let Some(outlook) = lessons.active(&before, queues.virtual_now, at, Duration::ZERO) {
-            queues.set_rank(person, outlook.turn.rank);
+            queues.advance(person, outlook.turn.rank, now);
             people[person as usize] = outlook;
         }
     }

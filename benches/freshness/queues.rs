@@ -78,11 +78,16 @@ impl Queues {
         }
     }
 
-    pub(crate) fn set_rank(&mut self, person: u32, rank: f64) {
+    /// Moves somebody to another rank, who may be rechecked from then on at the latest.
+    pub(crate) fn advance(&mut self, person: u32, rank: f64, eligible_at: i64) {
         if let Some(place) = &mut self.places[person as usize] {
             if place.ready {
                 self.ready.remove(&(place.rank, person));
                 self.ready.insert((Rank(rank), person));
+            } else if eligible_at < place.eligible_at {
+                self.eligible.remove(&(place.eligible_at, person));
+                self.eligible.insert((eligible_at, person));
+                place.eligible_at = eligible_at;
             }
             place.rank = Rank(rank);
         }

@@ -271,7 +271,7 @@ impl<'a> Simulation<'a> {
             && let Some(outlook) =
                 self.lessons.active(&before, self.queues.virtual_now, at(self.now), self.setup.interval)
         {
-            self.queues.set_rank(person, outlook.turn.rank);
+            self.queues.advance(person, outlook.turn.rank, self.now);
             one.subject = Some(outlook);
         }
     }

@@ -1,6 +1,6 @@
 //! Somebody was active: a picture is likelier to have changed.
 
-use super::Avatars;
+use super::{Avatars, RECENT};
 use crate::jid::{Key, Subject, Variant};
 use crate::store::{StoreError, Watch, Watched};
 
@@ -9,7 +9,7 @@ use crate::store::{StoreError, Watch, Watched};
 pub enum Noticed {
     /// They are looked at sooner.
     Sooner,
-    /// They were looked at, or heard of, lately.
+    /// They were heard of lately.
     Recent,
     /// Nobody cares for them: not asked for lately, not watched.
     Unknown,
@@ -46,7 +46,9 @@ impl Avatars {
             let held = inner.store.find(&Key { subject: subject.clone(), variant }).await?;
             if held.watch.is_some() || held.is_warm(now, inner.config.warm_for) {
                 let Some(outlook) = self.active(&held, now) else { return Ok(Noticed::Recent) };
-                inner.store.advance(subject, held.revision, outlook).await?;
+                // With budget enough at once; but a look that was just made has seen what there is to see.
+                let recheck_at = now.max(outlook.looked_at + RECENT);
+                inner.store.advance(subject, held.revision, outlook, recheck_at).await?;
                 return Ok(Noticed::Sooner);
             }
         }

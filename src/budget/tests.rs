@@ -242,8 +242,14 @@ mod records {
             Nothing.defer(subjects).await
         }
 
-        async fn advance(&self, who: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
-            Nothing.advance(who, expected, outlook).await
+        async fn advance(
+            &self,
+            who: &Subject,
+            expected: Token,
+            outlook: Outlook,
+            at: Timestamp,
+        ) -> Result<(), StoreError> {
+            Nothing.advance(who, expected, outlook, at).await
         }
 
         async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {

@@ -30,11 +30,17 @@ const ENOUGH: f64 = 50_000.0;
 pub struct Activity {
     /// Days since the last look that lie within a day before they did something.
     pub covered: f64,
-    /// When something was heard last.
+    /// When something was heard last that counted, be it before the last look.
     pub heard_at: Option<Timestamp>,
 }
 
 impl Activity {
+    /// After a look.
+    #[must_use]
+    pub fn looked(self) -> Self {
+        Self { covered: 0.0, ..self }
+    }
+
     /// Something was heard, of somebody who was looked at then; returns the days that this newly covers.
     pub fn heard(&mut self, looked_at: Timestamp, now: Timestamp) -> f64 {
         let from = self.heard_at.map_or(looked_at, |heard| heard.max(looked_at));

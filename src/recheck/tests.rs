@@ -131,7 +131,10 @@ fn whoever_was_active_comes_up_sooner_once_for_each_covered_day() {
     let again = lessons.active(&once, 10.0, at(2.0), Duration::ZERO).unwrap();
     assert!((again.turn.rank - once.turn.rank).abs() < 1e-9, "the same day counts once");
     assert_eq!(lessons.active(&once, 10.0, at(2.2), 6 * hour), None, "heard of within the interval");
-    assert_eq!(lessons.active(&subject, 10.0, at(0.2), 6 * hour), None, "looked at within it");
+    let look = Look { changed: false, at: at(2.1), virtual_now: 10.0 };
+    let looked = lessons.looked(&once, look, 1.0, 0.5);
+    assert_eq!(lessons.active(&looked, 10.0, at(2.2), 6 * hour), None, "also if there was a look since");
+    assert!(lessons.active(&looked, 10.0, at(2.3), 6 * hour).is_some());
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Schedule for Nothing {
         gone()
     }
 
-    async fn advance(&self, _: &Subject, _: Token, _: Outlook) -> Result<(), StoreError> {
+    async fn advance(&self, _: &Subject, _: Token, _: Outlook, _: Timestamp) -> Result<(), StoreError> {
         gone()
     }
 

@@ -144,11 +144,18 @@ pub trait Schedule: Send + Sync {
     /// When the store fails.
     async fn defer(&self, subjects: Vec<(Subject, Option<Timestamp>)>) -> Result<(), StoreError>;
 
-    /// Moves a subject to the rank that its outlook says, unless it was looked at since the revision that this was computed from.
+    /// Moves a subject to the rank that its outlook says, and lets it be rechecked from `recheck_at` on at the latest, unless it was
+    /// looked at since the revision that this was computed from. Who is not rechecked at all stays so.
     ///
     /// # Errors
     /// When the store fails.
-    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError>;
+    async fn advance(
+        &self,
+        subject: &Subject,
+        expected: Token,
+        outlook: Outlook,
+        recheck_at: Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// Remembers requests. Keys that are not held are passed over.
     ///

@@ -228,9 +228,15 @@ impl Schedule for Sqlite {
         self.write(move |connection| schedule::defer(connection, &subjects)).await
     }
 
-    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+    async fn advance(
+        &self,
+        subject: &Subject,
+        expected: Token,
+        outlook: Outlook,
+        recheck_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let subject = subject.clone();
-        self.write(move |connection| schedule::advance(connection, &subject, expected, &outlook)).await
+        self.write(move |connection| schedule::advance(connection, &subject, expected, &outlook, recheck_at)).await
     }
 
     async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ const NEIGHBOURS: [(&str, &[&str]); 8] = [
     ("outcome", &["clock", "jid", "go_json"]),
     ("entry", &["clock", "outcome", "change", "jid", "record"]),
     ("change", &["clock", "outcome", "entry", "jid", "record"]),
-    ("recheck", &["clock", "record"]),
+    ("recheck", &["change", "clock", "outcome", "record"]),
     ("record", &["clock", "outcome", "jid"]),
     ("avatars", &["budget"]),
     ("config", &["telemetry"]),

@@ -29,6 +29,9 @@ trait Engine {
     /// How many stores may be open on one place.
     const REPLICAS: usize;
 
+    /// Whether what was taken by a process that is gone stays under lease.
+    const LEASES_STAY: bool;
+
     /// An empty place.
     fn new() -> Self;
 

@@ -47,8 +47,14 @@ impl Schedule for Measured {
         self.measure("defer", self.store.defer(subjects)).await
     }
 
-    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
-        self.measure("advance", self.store.advance(subject, expected, outlook)).await
+    async fn advance(
+        &self,
+        subject: &Subject,
+        expected: Token,
+        outlook: Outlook,
+        recheck_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.measure("advance", self.store.advance(subject, expected, outlook, recheck_at)).await
     }
 
     async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {

@@ -62,8 +62,8 @@ impl Schedule for Disk {
         Nothing.defer(subjects).await
     }
 
-    async fn advance(&self, who: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
-        Nothing.advance(who, expected, outlook).await
+    async fn advance(&self, who: &Subject, expected: Token, outlook: Outlook, at: Timestamp) -> Result<(), StoreError> {
+        Nothing.advance(who, expected, outlook, at).await
     }
 
     async fn touch(&self, _: Vec<Touch>) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
--- ARGV: device, jid, revision, rank, outlook.
+-- ARGV: device, jid, revision, rank, outlook, from when on to be rechecked at the latest.
 local name = known(ARGV[1], ARGV[2])
 local subject = name and load(name)
 if subject and subject.revision == tonumber(ARGV[3]) then
     subject.rank, subject.outlook = tonumber(ARGV[4]), ARGV[5]
     save(name, subject)
     redis.call('ZADD', lane('ready', name), 'XX', subject.rank, name)
+    redis.call('ZADD', lane('wait', name), 'XX', 'LT', ARGV[6], name)
 end

@@ -75,8 +75,15 @@ impl Schedule for Redis {
         Ok(())
     }
 
-    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
+    async fn advance(
+        &self,
+        subject: &Subject,
+        expected: Token,
+        outlook: Outlook,
+        recheck_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let arguments = of_subject(subject).number(expected.0).with(outlook.turn.rank).with(outlook.encode());
+        let arguments = arguments.time(recheck_at);
         self.run(|scripts| &scripts.advance, arguments).await.map(drop)
     }
 

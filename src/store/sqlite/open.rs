@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::log;
+use super::{log, schedule};
 use crate::store::OpenError;
 
 /// Marks the file as ours: "avpx".
@@ -183,7 +183,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
             "BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {version}; COMMIT;"
         ))?;
     }
-    Ok(())
+    schedule::end_leases(connection)
 }
 
 /// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.

@@ -31,10 +31,10 @@ pub(super) const SUBJECT: &str = "SELECT id, revision, lane FROM subjects WHERE 
 const MAKE_SUBJECT: &str = "INSERT INTO subjects (device, jid, lane, revision, state) VALUES (?1, ?2, ?3, ?4, ?5)";
 
 const SET_SUBJECT: &str = "UPDATE subjects
-    SET revision = ?2, state = ?3, outlook = ?4, rank = ?5, recheck_at = ?6, ready = 0 WHERE id = ?1";
+    SET revision = ?2, state = ?3, outlook = ?4, rank = ?5, recheck_at = ?6, ready = 0, recheck_before = NULL WHERE id = ?1";
 
 const PUT_ENTRY: &str = "INSERT INTO entries (id, lane, due, requested, record) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (id) DO UPDATE SET due = excluded.due, record = excluded.record,
+    ON CONFLICT (id) DO UPDATE SET due = excluded.due, due_before = NULL, record = excluded.record,
         requested = coalesce(max(requested, excluded.requested), requested, excluded.requested)";
 
 const SIBLINGS_DUE: &str = "UPDATE entries SET due = min(coalesce(due, ?2), ?2)

@@ -29,7 +29,9 @@ const DUE: &str = "SELECT entries.id, due, requested, record, device, jid, watch
     FROM entries LEFT JOIN subjects ON subjects.id = entries.id >> 2
     WHERE entries.lane = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
 
-const SET_DUE: &str = "UPDATE entries SET due = ?2 WHERE id = ?1";
+const LEASE: &str = "UPDATE entries SET due = ?2, due_before = coalesce(due_before, due) WHERE id = ?1";
+
+const END_LEASES: &str = "UPDATE entries SET due = due_before, due_before = NULL WHERE due_before IS NOT NULL";
 
 const PROMOTE: &str = "UPDATE subjects SET ready = 1 WHERE id IN
     (SELECT id FROM subjects WHERE lane = ?1 AND ready = 0 AND recheck_at <= ?2 ORDER BY recheck_at LIMIT ?3)";
@@ -39,18 +41,24 @@ const READY: &str =
 
 const PICTURES: &str = "SELECT id, requested, record FROM entries WHERE id BETWEEN ?1 * 4 AND ?1 * 4 + 3";
 
-const SET_RECHECK: &str = "UPDATE subjects SET recheck_at = ?2, ready = 0 WHERE id = ?1";
+const LEASE_SUBJECT: &str = "UPDATE subjects
+    SET recheck_at = ?2, ready = 0, recheck_before = coalesce(recheck_before, recheck_at) WHERE id = ?1";
+
+const END_SUBJECTS_LEASES: &str =
+    "UPDATE subjects SET recheck_at = recheck_before, recheck_before = NULL WHERE recheck_before IS NOT NULL";
 
 const MOVE_ON: &str = "UPDATE lanes SET virtual = max(virtual, ?2) WHERE id = ?1";
 
 const DEADLINE: &str = "SELECT due FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT 1 OFFSET ?2";
 
-const RESCHEDULE: &str = "UPDATE entries SET due = ?4
+const RESCHEDULE: &str = "UPDATE entries SET due = ?4, due_before = NULL
     WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
 
-const DEFER: &str = "UPDATE subjects SET recheck_at = ?3, ready = 0 WHERE device = ?1 AND jid = ?2";
+const DEFER: &str = "UPDATE subjects SET recheck_at = ?3, ready = 0, recheck_before = NULL
+    WHERE device = ?1 AND jid = ?2";
 
-const ADVANCE: &str = "UPDATE subjects SET rank = ?4, outlook = ?5 WHERE device = ?1 AND jid = ?2 AND revision = ?3";
+const ADVANCE: &str = "UPDATE subjects SET rank = ?4, outlook = ?5, recheck_at = min(recheck_at, ?6)
+    WHERE device = ?1 AND jid = ?2 AND revision = ?3";
 
 const TOUCH: &str =
     "UPDATE entries SET requested = max(coalesce(requested, ?2), ?2), due = coalesce(due, ?3) WHERE id = ?1";
@@ -62,16 +70,18 @@ const LESSONS: &str = "SELECT lessons FROM meta";
 const PUT_LESSONS: &str = "UPDATE meta SET lessons = ?1";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 18] = [
+pub(super) const STATEMENTS: [&str; 20] = [
     AGENDA,
     LANE,
     MAKE_LANE,
     DUE,
-    SET_DUE,
+    LEASE,
+    END_LEASES,
     PROMOTE,
     READY,
     PICTURES,
-    SET_RECHECK,
+    LEASE_SUBJECT,
+    END_SUBJECTS_LEASES,
     MOVE_ON,
     DEADLINE,
     RESCHEDULE,
@@ -86,6 +96,12 @@ pub(super) const STATEMENTS: [&str; 18] = [
 /// How many may become ready at once: a bound on how long one call keeps everybody else waiting. There are only so many where
 /// nobody was looked at for long, and who waited longest is among them.
 const PROMOTED_MAX: i64 = 1000;
+
+/// Gives back what the process before this one had in hand.
+pub(super) fn end_leases(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(END_LEASES, [])?;
+    connection.execute(END_SUBJECTS_LEASES, []).map(drop)
+}
 
 pub(super) fn agenda(connection: &Connection) -> Result<Vec<Agenda>, StoreError> {
     let mut statement = connection.prepare_cached(AGENDA)?;
@@ -139,7 +155,7 @@ pub(super) fn take_due(
             }
         }
     }
-    let mut statement = connection.prepare_cached(SET_DUE)?;
+    let mut statement = connection.prepare_cached(LEASE)?;
     for lease in leases {
         statement.execute(lease)?;
     }
@@ -189,7 +205,7 @@ pub(super) fn take_rechecks(
         }
         greatest = Some(greatest.map_or(rank, |greatest| greatest.max(rank)));
     }
-    let mut statement = connection.prepare_cached(SET_RECHECK)?;
+    let mut statement = connection.prepare_cached(LEASE_SUBJECT)?;
     for lease in leases {
         statement.execute(lease)?;
     }
@@ -246,9 +262,10 @@ pub(super) fn advance(
     subject: &Subject,
     expected: Token,
     outlook: &Outlook,
+    recheck_at: Timestamp,
 ) -> Result<(), StoreError> {
     let (device, jid) = (subject.device.as_str(), subject.jid.to_string());
-    let values = params![device, jid, expected, outlook.turn.rank, outlook.encode()];
+    let values = params![device, jid, expected, outlook.turn.rank, outlook.encode(), recheck_at];
     connection.prepare_cached(ADVANCE)?.execute(values)?;
     Ok(())
 }

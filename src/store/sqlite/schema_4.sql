@@ -24,6 +24,12 @@ ALTER TABLE subjects ADD COLUMN outlook BLOB;
 
 ALTER TABLE entries ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
 
+-- what a lease stands in the place of; null: nobody has it in hand. No lease outlives the process that took it.
+ALTER TABLE entries ADD COLUMN due_before INTEGER;
+ALTER TABLE subjects ADD COLUMN recheck_before INTEGER;
+CREATE INDEX entries_leased ON entries (id) WHERE due_before IS NOT NULL;
+CREATE INDEX subjects_leased ON subjects (id) WHERE recheck_before IS NOT NULL;
+
 UPDATE subjects SET
     lane = (SELECT id FROM lanes WHERE lanes.device = subjects.device),
     recheck_at = (SELECT min(due) FROM entries WHERE entries.id BETWEEN subjects.id * 4 AND subjects.id * 4 + 3);

@@ -219,7 +219,7 @@ impl Schedule for Shelf {
         self.open().map(|_| ())
     }
 
-    async fn advance(&self, _: &Subject, _: Token, _: Outlook) -> Result<(), StoreError> {
+    async fn advance(&self, _: &Subject, _: Token, _: Outlook, _: Timestamp) -> Result<(), StoreError> {
         self.open().map(|_| ())
     }
 

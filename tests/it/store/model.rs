@@ -47,6 +47,7 @@ enum Step {
         key: Key,
         stale: bool,
         rank: i64,
+        from: i64,
     },
     Touch(Vec<(Key, i64, i64)>),
     Forget(i64),
@@ -82,7 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key().prop_map(Step::Outlay),
         2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Reschedule),
         2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Defer),
-        2 => (key(), seldom(), when()).prop_map(|(key, stale, rank)| Step::Advance { key, stale, rank }),
+        2 => (key(), seldom(), when(), when())
+            .prop_map(|(key, stale, rank, from)| Step::Advance { key, stale, rank, from }),
         2 => prop::collection::vec((key(), when(), when()), 0..4).prop_map(Step::Touch),
         1 => when().prop_map(Step::Forget),
         1 => (key(), any::<u32>()).prop_map(|(key, seconds)| Step::PutDevice(key, seconds)),
@@ -96,6 +98,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Row {
     entry: Option<Entry>,
     due: Option<Timestamp>,
+    /// what a lease stands in the place of
+    due_before: Option<Timestamp>,
     requested: Option<Timestamp>,
 }
 
@@ -105,6 +109,7 @@ struct Known {
     state: State,
     outlook: Option<Outlook>,
     recheck_at: Option<Timestamp>,
+    recheck_before: Option<Timestamp>,
     ready: bool,
 }
 
@@ -131,6 +136,16 @@ impl Model {
             outlook,
             virtual_now: self.virtual_time(&key.subject.device),
             damaged: false,
+        }
+    }
+
+    /// Nobody has anything in hand any more.
+    fn end_leases(&mut self) {
+        for row in self.rows.values_mut().filter(|row| row.due_before.is_some()) {
+            row.due = row.due_before.take();
+        }
+        for known in self.subjects.values_mut().filter(|known| known.recheck_before.is_some()) {
+            known.recheck_at = known.recheck_before.take();
         }
     }
 
@@ -176,12 +191,13 @@ impl Model {
                 state: write.state.clone(),
                 outlook: Some(write.outlook),
                 recheck_at: Some(write.recheck_at),
+                recheck_before: None,
                 ready: false,
             },
         );
         let row = self.rows.entry(write.key.clone()).or_default();
         row.entry = Some(write.entry.clone());
-        row.due = write.entry.deadline();
+        (row.due, row.due_before) = (write.entry.deadline(), None);
         row.requested = row.requested.max(write.requested_at);
         if let Some(due) = write.siblings_due {
             for (key, row) in &mut self.rows {
@@ -223,6 +239,7 @@ impl Model {
             let virtual_now = self.virtual_now.entry(device.clone()).or_default();
             *virtual_now = virtual_now.max(*rank);
             let known = self.subjects.get_mut(subject).expect("it is held");
+            known.recheck_before = known.recheck_before.or(known.recheck_at);
             (known.recheck_at, known.ready) = (Some(lease), false);
         }
         ready.into_iter().map(|(_, subject)| subject).collect()
@@ -281,6 +298,7 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                     (due.entry, Some(due.due_at), due.requested_at),
                     (row.entry.clone(), row.due, row.requested)
                 );
+                row.due_before = row.due_before.or(row.due);
                 row.due = Some(at(lease));
             }
         }
@@ -317,24 +335,29 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
             let subjects: Vec<_> = keys.into_iter().map(|(key, from)| (key.subject, from.map(at))).collect();
             store.defer(subjects.clone()).await.unwrap();
             for (subject, from) in subjects {
-                model.subjects.entry(subject).and_modify(|known| (known.recheck_at, known.ready) = (from, false));
+                model.subjects.entry(subject).and_modify(|known| {
+                    (known.recheck_at, known.recheck_before, known.ready) = (from, None, false);
+                });
                 model.begin_anew();
             }
         }
-        Step::Advance { key, stale, rank } => {
+        Step::Advance { key, stale, rank, from } => {
             let outlook = model.unlike_any(rank);
             let revision = model.held(&key).revision;
             let expected = if stale { Token(revision.0 + 1) } else { revision };
-            store.advance(&key.subject, expected, outlook).await.unwrap();
+            store.advance(&key.subject, expected, outlook, at(from)).await.unwrap();
             if !stale {
-                model.subjects.entry(key.subject).and_modify(|known| known.outlook = Some(outlook));
+                model.subjects.entry(key.subject).and_modify(|known| {
+                    known.outlook = Some(outlook);
+                    known.recheck_at = known.recheck_at.map(|before| before.min(at(from)));
+                });
             }
         }
         Step::Reschedule(keys) => {
             let keys: Vec<_> = keys.into_iter().map(|(key, due)| (key, due.map(at))).collect();
             store.reschedule(keys.clone()).await.unwrap();
             for (key, due) in keys {
-                model.rows.entry(key).and_modify(|row| row.due = due);
+                model.rows.entry(key).and_modify(|row| (row.due, row.due_before) = (due, None));
             }
         }
         Step::Touch(touches) => {
@@ -396,6 +419,9 @@ pub(super) fn behaves_as_the_model<E: Engine>(engine: &E) {
                         store.close().await;
                     }
                     *stores = open(engine).await;
+                    if !E::LEASES_STAY {
+                        model.end_leases();
+                    }
                 } else {
                     follow(&mut model, &stores[at % stores.len()], step).await;
                 }

@@ -27,6 +27,7 @@ async fn refusal(url: &str) -> String {
 
 impl Engine for Keys {
     const REPLICAS: usize = 3;
+    const LEASES_STAY: bool = true;
 
     fn new() -> Self {
         Self(Server::start())

@@ -39,6 +39,7 @@ impl File {
 
 impl Engine for File {
     const REPLICAS: usize = 1;
+    const LEASES_STAY: bool = false;
 
     fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }

@@ -81,8 +81,14 @@ impl Schedule for Failing {
         self.now().defer(subjects).await
     }
 
-    async fn advance(&self, subject: &Subject, expected: Token, outlook: Outlook) -> Result<(), StoreError> {
-        self.now().advance(subject, expected, outlook).await
+    async fn advance(
+        &self,
+        subject: &Subject,
+        expected: Token,
+        outlook: Outlook,
+        recheck_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.now().advance(subject, expected, outlook, recheck_at).await
     }
 
     async fn touch(&self, touches: Vec<Touch>) -> Result<(), StoreError> {

@@ -7,8 +7,19 @@
 
 use std::time::Duration;
 
-/// Where deadlines are looked at: the k-th of them, soonest first.
-pub const SAMPLES: [usize; 4] = [16, 128, 1024, 8192];
+/// Where deadlines are looked at: the k-th of them, soonest first. Each k is at most an eighth more than the one before, so that
+/// what lies between two is not underestimated by more than that.
+pub const SAMPLES: [usize; 61] = samples();
+
+const fn samples() -> [usize; 61] {
+    let mut samples = [16; 61];
+    let mut at = 1;
+    while at < samples.len() {
+        samples[at] = samples[at - 1] + samples[at - 1] / 8;
+        at += 1;
+    }
+    samples
+}
 
 /// What is due now or in a moment is taken to have this long: a few at once are no backlog.
 const MOMENT: Duration = Duration::from_secs(60);

@@ -125,7 +125,7 @@ pub trait Schedule: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError>;
 
-    /// What will be needed for a device: the `counts`-th deadlines, and how many are rechecked.
+    /// What will be needed for a device: the `counts`-th deadlines (ascending), and how many are rechecked.
     ///
     /// # Errors
     /// When the store fails.

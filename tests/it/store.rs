@@ -3,6 +3,7 @@
 mod changes;
 mod endpoints;
 mod model;
+mod queues;
 mod redis;
 mod schedule;
 mod sqlite;

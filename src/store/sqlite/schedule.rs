@@ -1,6 +1,6 @@
 //! Deadlines and rechecks: two queues for each device, which has a row of its own, its lane.
 //!
-//! Nothing is counted or searched beyond the first rows of an index, however many there are.
+//! Nothing is read beyond the first rows of an index, however many there are.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -49,7 +49,7 @@ const END_SUBJECTS_LEASES: &str =
 
 const MOVE_ON: &str = "UPDATE lanes SET virtual = max(virtual, ?2) WHERE id = ?1";
 
-const DEADLINE: &str = "SELECT due FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT 1 OFFSET ?2";
+const DEADLINES: &str = "SELECT due FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT ?2";
 
 const RESCHEDULE: &str = "UPDATE entries SET due = ?4, due_before = NULL
     WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
@@ -83,7 +83,7 @@ pub(super) const STATEMENTS: [&str; 20] = [
     LEASE_SUBJECT,
     END_SUBJECTS_LEASES,
     MOVE_ON,
-    DEADLINE,
+    DEADLINES,
     RESCHEDULE,
     DEFER,
     ADVANCE,
@@ -232,11 +232,15 @@ fn candidate(connection: &Connection, id: i64, row: &Row<'_>) -> Result<Candidat
 pub(super) fn outlay(connection: &Connection, device: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
     let Some((lane, rechecks)) = lane(connection, device)? else { return Ok(Outlay::default()) };
     let mut outlay = Outlay { rechecks, deadlines: Vec::new() };
-    let mut statement = connection.prepare_cached(DEADLINE)?;
-    for count in counts {
-        let before = rows::rows_at_most(count.saturating_sub(1));
-        let deadline = statement.query_row(params![lane, before], |row| row.get(0)).optional()?;
-        outlay.deadlines.extend(deadline.map(|deadline| (*count, deadline)));
+    let mut statement = connection.prepare_cached(DEADLINES)?;
+    let furthest = counts.iter().copied().max().unwrap_or_default();
+    let mut rows = statement.query(params![lane, rows::rows_at_most(furthest)])?;
+    let (mut passed, mut counts) = (0, counts.iter().copied().peekable());
+    while let Some(row) = rows.next()? {
+        passed += 1;
+        if let Some(count) = counts.next_if_eq(&passed) {
+            outlay.deadlines.push((count, row.get(0)?));
+        }
     }
     Ok(outlay)
 }

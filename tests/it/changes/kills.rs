@@ -136,7 +136,7 @@ async fn survives(kills: usize) {
         let truth = history.last().unwrap();
         eventually("everybody is caught up with", async || {
             // Whom a killed process was about to look at comes up again when its lease ends; who asks does not wait for that.
-            let _ = client.avatar_asking(&jid.to_string(), "no-cache").await;
+            let _ = client.avatar_asking(jid, "no-cache").await;
             let known = client.get(&format!("/avatars/{jid}/changes?limit=1")).await.json();
             known["changes"][0]["payload"]["new_id"].as_str().map(str::to_owned) == *truth
         })

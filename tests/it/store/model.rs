@@ -28,32 +28,23 @@ enum Step {
         also: Option<(u8, i64)>,
         siblings: Option<i64>,
     },
-    Take {
-        key: Key,
-        now: i64,
-        lease: i64,
-        limit: usize,
-    },
-    Recheck {
-        key: Key,
-        now: i64,
-        lease: i64,
-        limit: usize,
-    },
-    Outlay(Key),
-    Reschedule(Vec<(Key, Option<i64>)>),
-    Defer(Vec<(Key, Option<i64>)>),
-    Advance {
-        key: Key,
-        stale: bool,
-        rank: i64,
-        from: i64,
-    },
-    Touch(Vec<(Key, i64, i64)>),
+    Plan(Plan),
     Forget(i64),
     PutDevice(Key, u32),
     Size(i64),
     Restart,
+}
+
+/// What concerns the schedule.
+#[derive(Clone, Debug)]
+enum Plan {
+    Take { key: Key, now: i64, lease: i64, limit: usize },
+    Recheck { key: Key, now: i64, lease: i64, limit: usize },
+    Outlay(Key),
+    Reschedule(Vec<(Key, Option<i64>)>),
+    Defer(Vec<(Key, Option<i64>)>),
+    Advance { key: Key, stale: bool, rank: i64, from: i64 },
+    Touch(Vec<(Key, i64, i64)>),
 }
 
 /// Two devices, two groups, four variants.
@@ -76,21 +67,29 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, stale, due, rank, asked, also, siblings)| {
                 Step::Apply { key, stale, due, rank, asked, also, siblings }
             }),
-        3 => (key(), when(), when(), 1usize..5)
-            .prop_map(|(key, now, lease, limit)| Step::Take { key, now, lease: now + lease, limit }),
-        4 => (key(), when(), when(), 0usize..3)
-            .prop_map(|(key, now, lease, limit)| Step::Recheck { key, now, lease: now + lease, limit }),
-        1 => key().prop_map(Step::Outlay),
-        2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Reschedule),
-        2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Step::Defer),
-        2 => (key(), seldom(), when(), when())
-            .prop_map(|(key, stale, rank, from)| Step::Advance { key, stale, rank, from }),
-        2 => prop::collection::vec((key(), when(), when()), 0..4).prop_map(Step::Touch),
+        12 => plan().prop_map(Step::Plan),
         1 => when().prop_map(Step::Forget),
         1 => (key(), any::<u32>()).prop_map(|(key, seconds)| Step::PutDevice(key, seconds)),
         2 => when().prop_map(Step::Size),
         // Seldom: it is the slowest by far.
         1 => prop::bool::weighted(0.1).prop_map(|restart| if restart { Step::Restart } else { Step::Size(9) }),
+    ]
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let when = || 0i64..40;
+    let maybe = move || proptest::option::of(when());
+    prop_oneof![
+        3 => (key(), when(), when(), 1usize..5)
+            .prop_map(|(key, now, lease, limit)| Plan::Take { key, now, lease: now + lease, limit }),
+        4 => (key(), when(), when(), 0usize..3)
+            .prop_map(|(key, now, lease, limit)| Plan::Recheck { key, now, lease: now + lease, limit }),
+        1 => key().prop_map(Plan::Outlay),
+        2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Plan::Reschedule),
+        2 => prop::collection::vec((key(), maybe()), 0..4).prop_map(Plan::Defer),
+        2 => (key(), prop::bool::weighted(0.2), when(), when())
+            .prop_map(|(key, stale, rank, from)| Plan::Advance { key, stale, rank, from }),
+        2 => prop::collection::vec((key(), when(), when()), 0..4).prop_map(Plan::Touch),
     ]
 }
 
@@ -285,93 +284,7 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                 }
             }
         }
-        Step::Take { key, now, lease, limit } => {
-            let device = key.subject.device;
-            let mut expected = model.deadlines(&device);
-            expected.retain(|due| *due <= at(now));
-            expected.truncate(limit);
-            let taken = store.take_due(&device, at(now), at(lease), limit).await.unwrap();
-            assert_eq!(taken.iter().map(|due| due.due_at).collect::<Vec<_>>(), expected);
-            for due in taken {
-                let row = model.rows.get_mut(&due.key).expect("it is held");
-                assert_eq!(
-                    (due.entry, Some(due.due_at), due.requested_at),
-                    (row.entry.clone(), row.due, row.requested)
-                );
-                row.due_before = row.due_before.or(row.due);
-                row.due = Some(at(lease));
-            }
-        }
-        Step::Recheck { key, now, lease, limit } => {
-            let device = key.subject.device;
-            let taken = store.take_rechecks(&device, at(now), at(lease), limit).await.unwrap();
-            let expected = model.recheck(&device, at(now), at(lease), limit);
-            assert_eq!(taken.iter().map(|one| one.subject.clone()).collect::<Vec<_>>(), expected);
-            for candidate in taken {
-                let told: BTreeMap<_, _> = candidate
-                    .pictures
-                    .into_iter()
-                    .map(|one| (one.variant.to_bits(), (one.entry, one.requested_at)))
-                    .collect();
-                let rows = model.rows.iter().filter(|(key, _)| key.subject == candidate.subject);
-                let held: BTreeMap<_, _> =
-                    rows.map(|(key, row)| (key.variant.to_bits(), (row.entry.clone(), row.requested))).collect();
-                assert_eq!(told, held);
-            }
-        }
-        Step::Outlay(key) => {
-            let device = key.subject.device;
-            let deadlines = model.deadlines(&device);
-            let rechecks = model.rechecks(&device) as u64;
-            let told = store.outlay(&device, &[1, 2, 5]).await.unwrap();
-            let there = [1, 2, 5].into_iter().filter_map(|k| Some((k, *deadlines.get(k - 1)?)));
-            assert_eq!(told, Outlay { deadlines: there.collect(), rechecks });
-            let agenda = store.agenda().await.unwrap();
-            let of_device = agenda.iter().find(|agenda| agenda.device == device);
-            assert_eq!(of_device.and_then(|agenda| agenda.due_at), deadlines.first().copied());
-            assert_eq!(of_device.is_some_and(|agenda| agenda.recheck_at.is_some()), rechecks > 0);
-        }
-        Step::Defer(keys) => {
-            let subjects: Vec<_> = keys.into_iter().map(|(key, from)| (key.subject, from.map(at))).collect();
-            store.defer(subjects.clone()).await.unwrap();
-            for (subject, from) in subjects {
-                model.subjects.entry(subject).and_modify(|known| {
-                    (known.recheck_at, known.recheck_before, known.ready) = (from, None, false);
-                });
-                model.begin_anew();
-            }
-        }
-        Step::Advance { key, stale, rank, from } => {
-            let outlook = model.unlike_any(rank);
-            let revision = model.held(&key).revision;
-            let expected = if stale { Token(revision.0 + 1) } else { revision };
-            store.advance(&key.subject, expected, outlook, at(from)).await.unwrap();
-            if !stale {
-                model.subjects.entry(key.subject).and_modify(|known| {
-                    known.outlook = Some(outlook);
-                    known.recheck_at = known.recheck_at.map(|before| before.min(at(from)));
-                });
-            }
-        }
-        Step::Reschedule(keys) => {
-            let keys: Vec<_> = keys.into_iter().map(|(key, due)| (key, due.map(at))).collect();
-            store.reschedule(keys.clone()).await.unwrap();
-            for (key, due) in keys {
-                model.rows.entry(key).and_modify(|row| (row.due, row.due_before) = (due, None));
-            }
-        }
-        Step::Touch(touches) => {
-            let touch = |(key, when, due)| Touch { key, at: at(when), due_at: Some(at(due)), recheck_at: at(due) };
-            let touches: Vec<_> = touches.into_iter().map(touch).collect();
-            store.touch(touches.clone()).await.unwrap();
-            for touch in touches {
-                let Some(row) = model.rows.get_mut(&touch.key) else { continue };
-                row.requested = row.requested.max(Some(touch.at));
-                row.due = row.due.or(touch.due_at);
-                let known = model.subjects.get_mut(&touch.key.subject).expect("it is held");
-                known.recheck_at = known.recheck_at.or(Some(touch.recheck_at));
-            }
-        }
+        Step::Plan(plan) => follow_plan(model, store, plan).await,
         Step::Forget(before) => {
             let mut gone = store.forget_idle(at(before), usize::MAX).await.unwrap();
             gone.sort_unstable();
@@ -390,6 +303,98 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
             assert_eq!(told, [entries, model.subjects.len(), model.backlog(at(now))].map(|n| n as u64));
         }
         Step::Restart => unreachable!("done by who holds the store"),
+    }
+}
+
+async fn follow_plan(model: &mut Model, store: &Opened, plan: Plan) {
+    match plan {
+        Plan::Take { key, now, lease, limit } => {
+            let device = key.subject.device;
+            let mut expected = model.deadlines(&device);
+            expected.retain(|due| *due <= at(now));
+            expected.truncate(limit);
+            let taken = store.take_due(&device, at(now), at(lease), limit).await.unwrap();
+            assert_eq!(taken.iter().map(|due| due.due_at).collect::<Vec<_>>(), expected);
+            for due in taken {
+                let row = model.rows.get_mut(&due.key).expect("it is held");
+                assert_eq!(
+                    (due.entry, Some(due.due_at), due.requested_at),
+                    (row.entry.clone(), row.due, row.requested)
+                );
+                row.due_before = row.due_before.or(row.due);
+                row.due = Some(at(lease));
+            }
+        }
+        Plan::Recheck { key, now, lease, limit } => {
+            let device = key.subject.device;
+            let taken = store.take_rechecks(&device, at(now), at(lease), limit).await.unwrap();
+            let expected = model.recheck(&device, at(now), at(lease), limit);
+            assert_eq!(taken.iter().map(|one| one.subject.clone()).collect::<Vec<_>>(), expected);
+            for candidate in taken {
+                let told: BTreeMap<_, _> = candidate
+                    .pictures
+                    .into_iter()
+                    .map(|one| (one.variant.to_bits(), (one.entry, one.requested_at)))
+                    .collect();
+                let rows = model.rows.iter().filter(|(key, _)| key.subject == candidate.subject);
+                let held: BTreeMap<_, _> =
+                    rows.map(|(key, row)| (key.variant.to_bits(), (row.entry.clone(), row.requested))).collect();
+                assert_eq!(told, held);
+            }
+        }
+        Plan::Outlay(key) => {
+            let device = key.subject.device;
+            let deadlines = model.deadlines(&device);
+            let rechecks = model.rechecks(&device) as u64;
+            let told = store.outlay(&device, &[1, 2, 5]).await.unwrap();
+            let there = [1, 2, 5].into_iter().filter_map(|k| Some((k, *deadlines.get(k - 1)?)));
+            assert_eq!(told, Outlay { deadlines: there.collect(), rechecks });
+            let agenda = store.agenda().await.unwrap();
+            let of_device = agenda.iter().find(|agenda| agenda.device == device);
+            assert_eq!(of_device.and_then(|agenda| agenda.due_at), deadlines.first().copied());
+            assert_eq!(of_device.is_some_and(|agenda| agenda.recheck_at.is_some()), rechecks > 0);
+        }
+        Plan::Reschedule(keys) => {
+            let keys: Vec<_> = keys.into_iter().map(|(key, due)| (key, due.map(at))).collect();
+            store.reschedule(keys.clone()).await.unwrap();
+            for (key, due) in keys {
+                model.rows.entry(key).and_modify(|row| (row.due, row.due_before) = (due, None));
+            }
+        }
+        Plan::Defer(keys) => {
+            let subjects: Vec<_> = keys.into_iter().map(|(key, from)| (key.subject, from.map(at))).collect();
+            store.defer(subjects.clone()).await.unwrap();
+            for (subject, from) in subjects {
+                model.subjects.entry(subject).and_modify(|known| {
+                    (known.recheck_at, known.recheck_before, known.ready) = (from, None, false);
+                });
+                model.begin_anew();
+            }
+        }
+        Plan::Advance { key, stale, rank, from } => {
+            let outlook = model.unlike_any(rank);
+            let revision = model.held(&key).revision;
+            let expected = if stale { Token(revision.0 + 1) } else { revision };
+            store.advance(&key.subject, expected, outlook, at(from)).await.unwrap();
+            if !stale {
+                model.subjects.entry(key.subject).and_modify(|known| {
+                    known.outlook = Some(outlook);
+                    known.recheck_at = known.recheck_at.map(|before| before.min(at(from)));
+                });
+            }
+        }
+        Plan::Touch(touches) => {
+            let touch = |(key, when, due)| Touch { key, at: at(when), due_at: Some(at(due)), recheck_at: at(due) };
+            let touches: Vec<_> = touches.into_iter().map(touch).collect();
+            store.touch(touches.clone()).await.unwrap();
+            for touch in touches {
+                let Some(row) = model.rows.get_mut(&touch.key) else { continue };
+                row.requested = row.requested.max(Some(touch.at));
+                row.due = row.due.or(touch.due_at);
+                let known = model.subjects.get_mut(&touch.key.subject).expect("it is held");
+                known.recheck_at = known.recheck_at.or(Some(touch.recheck_at));
+            }
+        }
     }
 }
 

@@ -313,6 +313,7 @@ fn rules(settings: &mut Settings) -> Result<Rules, Noted> {
     let confirm_after = settings.value("--confirm-after", duration::parse);
     Ok(Rules {
         refresh_ahead: refresh_ahead?,
+        renew_late: false,
         recheck_interval: recheck_interval?,
         fallback_ttl: fallback_ttl?,
         not_set_ttl: not_set_ttl?,

@@ -29,6 +29,11 @@ const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
 /// up to seconds, whatever the share.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(3);
 
+/// Where URLs are renewed late, this much of the usual time ahead of their death is kept, and no less than a look may take that
+/// waits for the budget.
+const LATE: f64 = 0.25;
+const SAFE: Duration = Duration::from_secs(120);
+
 /// The least time between two looks that may bring the same expiry back.
 const SHORTEST_STEP: Duration = Duration::from_secs(1);
 
@@ -223,7 +228,9 @@ impl Entry {
     /// How long before its death a URL is looked up again.
     fn window(&self, rules: &Rules) -> Duration {
         let life = self.life();
-        life.mul_f64(rules.refresh_ahead.clamp(0.0, 1.0)).max(SHORTEST_WINDOW.min(life / 2))
+        let usual = life.mul_f64(rules.refresh_ahead.clamp(0.0, 1.0));
+        let window = if rules.renew_late { usual.mul_f64(LATE).max(SAFE).min(usual) } else { usual };
+        window.max(SHORTEST_WINDOW.min(life / 2))
     }
 }
 
@@ -342,6 +349,15 @@ mod tests {
         assert_eq!(entry.freshness(at(800)), Freshness::Due);
         assert_eq!(entry.freshness(at(999)), Freshness::Due);
         assert_eq!(entry.freshness(at(1000)), Freshness::Dead);
+    }
+
+    #[test]
+    fn where_the_budget_is_scarce_a_url_is_renewed_late_but_not_too_late() {
+        let rules = Rules { renew_late: true, ..Rules::default() };
+        let due = |life: i64| Entry::after(None, &look(url(life + 2), 1, at(0)), SURE, &rules, NONE).due_at;
+        assert_eq!(due(1_000_000), at(950_000));
+        assert_eq!(due(1000), at(880), "a look that waits for the budget still comes in time");
+        assert_eq!(due(100), at(80), "never earlier than usual");
     }
 
     #[test]

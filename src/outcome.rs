@@ -291,6 +291,9 @@ impl fmt::Debug for Envelope {
 pub struct Rules {
     /// Look again when this share of a URL's lifetime is left (0 to 1).
     pub refresh_ahead: f64,
+    /// Whether URLs are looked up again as late as is safe, because the budget is scarce and a recheck may come before it and save
+    /// the look.
+    pub renew_late: bool,
     /// How old a warm entry's last look may get.
     pub recheck_interval: Duration,
     /// Life of a URL without `oe`, and of an answer without a URL.
@@ -323,6 +326,7 @@ impl Default for Rules {
         const HOUR: Duration = Duration::from_secs(3600);
         Self {
             refresh_ahead: 0.2,
+            renew_late: false,
             recheck_interval: 6 * HOUR,
             fallback_ttl: HOUR,
             not_set_ttl: 6 * HOUR,

@@ -229,20 +229,17 @@ impl Refresh {
         let now = inner.clock.now();
         let until = now + forecast.pressing;
         let taken = async {
-            let mut rest = PACE;
-            if let Some(due_at) = due_at {
-                let room = if due_at <= until { self.room(&device, Priority::Expiring) } else { 0 };
-                let more = room > 0 && self.take_due(&device, now, until, room).await?;
-                let wait = if more { Duration::ZERO } else { due_at.since(until) };
-                rest = rest.min(if wait.is_zero() && !more { PACE } else { wait });
-            }
-            if let Some(recheck_at) = recheck_at {
-                let room = if recheck_at <= now { self.room(&device, Priority::Recheck) } else { 0 };
-                let more = room > 0 && self.take_rechecks(&device, now, room).await?;
-                let wait = if more { Duration::ZERO } else { recheck_at.since(now) };
-                rest = rest.min(if wait.is_zero() && !more { PACE } else { wait });
-            }
-            Ok::<_, StoreError>(rest)
+            let deadlines = match due_at {
+                Some(due_at) if due_at <= until => self.take_due(&device, now, until).await?,
+                Some(due_at) => due_at.since(until),
+                None => PACE,
+            };
+            let rechecks = match recheck_at {
+                Some(recheck_at) if recheck_at <= now => self.take_rechecks(&device, now).await?,
+                Some(recheck_at) => recheck_at.since(now),
+                None => PACE,
+            };
+            Ok::<_, StoreError>(deadlines.min(rechecks))
         };
         taken.await.unwrap_or_else(|error| {
             tracing::debug!(%error, "what is to be looked at cannot be taken");
@@ -263,17 +260,14 @@ impl Refresh {
         most.saturating_sub(standing)
     }
 
-    /// Takes deadlines and sets their looks going; true if there may be more to take at once.
-    async fn take_due(
-        &self,
-        device: &Device,
-        now: Timestamp,
-        until: Timestamp,
-        room: usize,
-    ) -> Result<bool, StoreError> {
+    /// Takes deadlines and sets their looks going, as many as there is room for; returns when there may be more to take.
+    async fn take_due(&self, device: &Device, now: Timestamp, until: Timestamp) -> Result<Duration, StoreError> {
         let inner = &self.0;
+        let room = self.room(device, Priority::Expiring);
+        if room == 0 {
+            return Ok(PACE);
+        }
         let taken = inner.store.take_due(device, until, now + LEASE, room).await?;
-        let all = taken.len() == room;
         let mut rest = vec![];
         for due in taken {
             if plan::is_looked_at(&due, now, &inner.config) {
@@ -283,18 +277,21 @@ impl Refresh {
                 rest.push((due.key, None));
             }
         }
-        let more = all && !rest.is_empty();
-        if !rest.is_empty() {
-            inner.store.reschedule(rest).await?;
+        if rest.is_empty() {
+            return Ok(PACE);
         }
-        Ok(more)
+        inner.store.reschedule(rest).await?;
+        Ok(PACE_MIN)
     }
 
-    /// Takes rechecks and sets their looks going; true if there may be more to take at once.
-    async fn take_rechecks(&self, device: &Device, now: Timestamp, room: usize) -> Result<bool, StoreError> {
+    /// The same with rechecks.
+    async fn take_rechecks(&self, device: &Device, now: Timestamp) -> Result<Duration, StoreError> {
         let inner = &self.0;
+        let room = self.room(device, Priority::Recheck);
+        if room == 0 {
+            return Ok(PACE);
+        }
         let taken = inner.store.take_rechecks(device, now, now + LEASE, room).await?;
-        let all = taken.len() == room;
         let mut rest = vec![];
         for candidate in taken {
             match plan::looked_at(&candidate, now, &inner.config) {
@@ -302,11 +299,11 @@ impl Refresh {
                 None => rest.push((candidate.subject, None)),
             }
         }
-        let more = all && !rest.is_empty();
-        if !rest.is_empty() {
-            inner.store.defer(rest).await?;
+        if rest.is_empty() {
+            return Ok(PACE);
         }
-        Ok(more)
+        inner.store.defer(rest).await?;
+        Ok(PACE_MIN)
     }
 
     fn look(&self, key: Key, purpose: Purpose, taken_at: Timestamp) {

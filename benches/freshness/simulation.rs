@@ -426,9 +426,7 @@ impl<'a> Simulation<'a> {
         };
         let verdict = change::observe(&one.state, seen, around);
         let mut rules = self.rules.clone();
-        if self.setup.policy.saves() {
-            rules.refresh_ahead = self.forecast.refresh_ahead(rules.refresh_ahead);
-        }
+        rules.renew_late = self.setup.policy.saves() && self.forecast.is_scarce();
         let jitter = Jitter(self.luck.f64());
         let entry = Entry::after(one.entry.as_ref(), seen, verdict.standing, &rules, jitter);
         self.known += u64::from(one.state.recorded.is_none() && verdict.state.recorded.is_some());

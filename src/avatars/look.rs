@@ -172,7 +172,7 @@ impl Inner {
             for _ in 0..APPLY_TRIES {
                 let forecast = self.learning.forecast(&key.subject.device);
                 let rules = &self.config.rules;
-                let renewal = Rules { refresh_ahead: forecast.refresh_ahead(rules.refresh_ahead), ..rules.clone() };
+                let renewal = Rules { renew_late: forecast.is_scarce(), ..rules.clone() };
                 let around =
                     Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules };
                 let state = match self.unrecorded(key, held.entry.as_ref(), now) {

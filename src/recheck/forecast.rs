@@ -27,9 +27,6 @@ const MOMENT: Duration = Duration::from_secs(60);
 /// Deadlines that need more than this share of the budget are begun with before their time.
 const EARLY: f64 = 0.9;
 
-/// What is scarce is not spent before it must be: this much of the usual time ahead of an expiry is kept.
-const LATE: f64 = 0.25;
-
 /// With too little budget, this often within the recheck interval somebody may be looked at, if that is where change is likeliest.
 const OFTEN: u32 = 8;
 
@@ -95,12 +92,5 @@ impl Forecast {
     #[must_use]
     pub fn soonest(&self, interval: Duration) -> Duration {
         if self.is_scarce() { interval / OFTEN } else { interval }
-    }
-
-    /// Which share of a URL's life must be left when it is looked up again. With too little budget as late as is safe, because a
-    /// recheck may come before it and save the look.
-    #[must_use]
-    pub fn refresh_ahead(&self, usual: f64) -> f64 {
-        if self.is_scarce() { usual * LATE } else { usual }
     }
 }

@@ -151,9 +151,9 @@ fn a_backlog_is_foreseen_before_anything_has_expired() {
 fn with_budget_enough_everybody_is_looked_at_at_the_interval_and_no_sooner() {
     let interval = Duration::from_secs(6 * 3600);
     let enough = Forecast::new([], 21_600, interval, 1.0);
-    assert_eq!((enough.soonest(interval), enough.refresh_ahead(0.2)), (interval, 0.2));
+    assert_eq!(enough.soonest(interval), interval);
     let scarce = Forecast::new([], 21_601, interval, 1.0);
-    assert_eq!((scarce.soonest(interval), scarce.refresh_ahead(0.2)), (interval / 8, 0.05));
+    assert_eq!(scarce.soonest(interval), interval / 8);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use avatar_proxy::store::{Store, StoreError, What, Write};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Engine, Opened, at, change, conflict, done, full, preview, write};
+use super::{Engine, Opened, at, change, conflict, done, full, key_of, look, preview, write};
 
 /// A file in a directory of its own.
 pub(super) struct File {
@@ -134,6 +134,50 @@ async fn a_file_of_an_older_program_is_brought_up_to_date() {
     done(&store, write(&full("1"), Token(0), 1, 10)).await;
     store.close().await;
     file.open().await.close().await;
+}
+
+#[tokio::test]
+async fn who_was_due_in_an_older_programs_file_is_looked_at_and_rechecked() {
+    let file = File::new();
+    for schema in [
+        include_str!("../../../src/store/sqlite/schema_1.sql"),
+        include_str!("../../../src/store/sqlite/schema_2.sql"),
+        include_str!("../../../src/store/sqlite/schema_3.sql"),
+    ] {
+        file.raw().execute_batch(schema).unwrap();
+    }
+    let (plain, state) = look(1, Token(1), at(30));
+    let raw = file.raw();
+    raw.execute_batch("PRAGMA application_id = 0x61767078; PRAGMA user_version = 3;").unwrap();
+    let people = [(1, "a", "1", Some(at(30))), (2, "b", "1", Some(at(40))), (3, "a", "2", None)];
+    for (id, device, jid, due) in people {
+        let jid = format!("{jid}@s.whatsapp.net");
+        raw.execute("INSERT INTO subjects VALUES (?1, ?2, ?3, 9, ?4, NULL)", (id, device, jid, state.encode()))
+            .unwrap();
+        let due = due.map(avatar_proxy::clock::Timestamp::as_millis);
+        let entry = "INSERT INTO entries (id, due, requested, record) VALUES (?1, ?2, 5, ?3)";
+        raw.execute(entry, (id * 4, due, plain.encode())).unwrap();
+    }
+    drop(raw);
+    let store = file.open().await;
+    let mut agenda = store.agenda().await.unwrap();
+    agenda.sort_by_key(|agenda| agenda.due_at);
+    let told: Vec<_> = agenda.iter().map(|one| (one.device.as_str(), one.due_at, one.recheck_at)).collect();
+    assert_eq!(told, [("a", Some(at(30)), Some(at(30))), ("b", Some(at(40)), Some(at(40)))]);
+    let first = key_of("a", "1", false, false);
+    let candidates = store.take_rechecks(&first.subject.device, at(60), at(90), 9).await.unwrap();
+    assert_eq!(candidates.into_iter().map(|one| one.subject).collect::<Vec<_>>(), std::slice::from_ref(&first.subject));
+    assert_eq!(store.take_due(&first.subject.device, at(60), at(90), 9).await.unwrap()[0].key, first);
+    let resting = key_of("a", "2", false, false);
+    let held = store.find(&resting).await.unwrap();
+    assert_eq!((held.entry, held.outlook, held.revision), (Some(plain), None, Token(9)), "nothing is lost");
+    store.touch(super::suite::touch(&resting, 50, 55)).await.unwrap();
+    assert_eq!(
+        store.take_rechecks(&first.subject.device, at(60), at(90), 9).await.unwrap()[0].subject,
+        resting.subject
+    );
+    done(&store, write(&resting, Token(9), 2, 100)).await;
+    store.close().await;
 }
 
 #[tokio::test]

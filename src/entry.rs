@@ -77,6 +77,19 @@ pub struct Entry<O = Outcome> {
 #[derive(Clone, Copy, Debug)]
 pub struct Jitter(pub f64);
 
+impl Jitter {
+    /// By `chance`, from 0 to 1, and the earlier the more often somebody asks, as far as the time since the last request tells:
+    /// among URLs that die together those most asked for come first. Who asked longer than `warm_for` ago asks no more.
+    #[must_use]
+    pub fn by_demand(chance: f64, asked_ago: Option<Duration>, warm_for: Duration) -> Self {
+        let Some(ago) = asked_ago else { return Self(chance) };
+        // As requests are spread over people, what counts is how many times as long ago.
+        let minutes = |time: Duration| (1.0 + time.as_secs_f64() / 60.0).ln();
+        let most = minutes(warm_for).max(f64::MIN_POSITIVE);
+        Self(f64::midpoint(chance, 1.0 - (minutes(ago) / most).min(1.0)))
+    }
+}
+
 impl<O> Entry<O> {
     /// What may be done with it at `now`.
     #[must_use]
@@ -400,6 +413,17 @@ mod tests {
         let doubted = after(Standing::Doubted { look_at: at(60), looks: 1 });
         assert_eq!(doubted.deadline(), Some(at(60)));
         assert_eq!(after(Standing::Overlapped).deadline(), Some(at(2)));
+    }
+
+    #[test]
+    fn of_urls_that_die_together_those_most_asked_for_are_renewed_first() {
+        let week = Duration::from_secs(7 * 86_400);
+        let due = |asked_ago| {
+            let jitter = Jitter::by_demand(0.5, Some(Duration::from_secs(asked_ago)), week);
+            Entry::after(None, &look(url(1_000_002), 1, at(0)), SURE, &Rules::default(), jitter).due_at
+        };
+        assert!(due(1) < due(3600) && due(3600) < due(86_400) && due(86_400) < due(6 * 86_400));
+        assert!(due(8 * 86_400) <= at(800_000), "and nobody later than usual");
     }
 
     #[test]

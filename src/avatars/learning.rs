@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Avatars, Inner};
+use super::Avatars;
 use crate::change::{Standing, Verdict};
 use crate::clock::Timestamp;
-use crate::entry::Jitter;
 use crate::jid::Device;
-use crate::outcome::{Outcome, Rules};
+use crate::outcome::{Observation, Rules};
 use crate::recheck::forecast::Forecast;
 use crate::recheck::pace::Wanted;
 use crate::recheck::{Lessons, Look, Outlook};
@@ -48,13 +47,13 @@ impl Learning {
     pub(super) fn next(
         &self,
         held: &Held,
-        outcome: &Outcome,
+        seen: &Observation,
         verdict: &Verdict,
         wanted: Wanted,
         rules: &Rules,
-        (forecast, now): (&Forecast, Timestamp),
+        forecast: &Forecast,
     ) -> Next {
-        let share = wanted.share(rules);
+        let (share, now) = (wanted.share(rules), seen.ended_at);
         let look = Look { changed: verdict.change.is_some(), at: now, virtual_now: held.virtual_now };
         let lessons = lock(&self.lessons);
         let believed = matches!(verdict.standing, Standing::Believed { .. });
@@ -63,7 +62,7 @@ impl Learning {
             Some(before) => (before, None),
             None => (lessons.met(held.virtual_now, now, share, fastrand::f64()), None),
         };
-        let soonest = wanted.soonest(outcome, verdict.standing, rules, forecast, fastrand::f64());
+        let soonest = wanted.soonest(&seen.outcome, verdict.standing, rules, forecast, fastrand::f64());
         Next { outlook, recheck_at: now + soonest, lesson }
     }
 
@@ -72,19 +71,6 @@ impl Learning {
         if let Some((before, look)) = &next.lesson {
             lock(&self.lessons).learn(before, *look);
         }
-    }
-}
-
-impl Inner {
-    /// How a URL's renewal is spread among others that share its expiry: by chance, and the sooner the oftener somebody asks, as
-    /// far as the time since the last request tells.
-    pub(super) fn spread(&self, held: &Held, now: Timestamp) -> Jitter {
-        let chance = fastrand::f64();
-        let Some(asked) = held.requested_at else { return Jitter(chance) };
-        let minutes = |seconds: f64| (1.0 + seconds / 60.0).ln();
-        let most = minutes(self.config.warm_for.as_secs_f64()).max(f64::MIN_POSITIVE);
-        let recency = 1.0 - (minutes(now.since(asked).as_secs_f64()) / most).min(1.0);
-        Jitter(f64::midpoint(chance, recency))
     }
 }
 

@@ -182,10 +182,11 @@ impl Inner {
                 };
                 let verdict = change::observe(&state, &seen, around);
                 let previous = self.last_known(key, held.entry.as_ref(), &seen);
-                let spread = self.spread(&held, now);
-                let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, &renewal, spread);
+                let asked_ago = held.requested_at.map(|asked| now.since(asked));
+                let jitter = Jitter::by_demand(fastrand::f64(), asked_ago, self.config.warm_for);
+                let entry = Entry::after(previous.as_ref(), &seen, verdict.standing, &renewal, jitter);
                 let asked_for = Wanted { warm: wanted || held.is_warm(now, self.config.warm_for), watch: held.watch };
-                let next = self.learning.next(&held, &seen.outcome, &verdict, asked_for, rules, (&forecast, now));
+                let next = self.learning.next(&held, &seen, &verdict, asked_for, rules, &forecast);
                 let write = Write {
                     key: key.clone(),
                     start,

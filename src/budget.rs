@@ -224,6 +224,13 @@ impl Budget {
         result.map_err(|refusal| self.0.refused(priority, refusal))
     }
 
+    /// Permission to start one lookup for `device` now, if nobody waits and nothing stands in the way.
+    pub async fn at_once(&self, device: &Device, priority: Priority) -> Option<Permit> {
+        self.load(device).await;
+        let probes = self.0.lock().at_once(device, self.0.now())?;
+        Some(Permit { shared: self.0.clone(), device: device.clone(), priority, probes, used: false })
+    }
+
     /// Moves who waits at `place` to where somebody of `priority` would stand who came now, if that is further ahead.
     pub fn promote(&self, place: &Place, priority: Priority) {
         self.0.lock().promote(place, priority, self.0.now());

@@ -88,7 +88,7 @@ impl<O> Entry<O> {
     /// from that look can be relied on.
     #[must_use]
     pub fn is_from_later(&self, now: Timestamp) -> bool {
-        now + SET_BACK < self.checked_at
+        self.checked_at > latest(now)
     }
 
     /// How long it may still be served.
@@ -232,6 +232,12 @@ impl Entry {
         let life = self.life();
         life.mul_f64(rules.refresh_ahead.clamp(0.0, 1.0)).max(SHORTEST_WINDOW.min(life / 2))
     }
+}
+
+/// When the last look at anything can have ended, as it is `now`: if it ended later, the clock has been set back since.
+#[must_use]
+pub fn latest(now: Timestamp) -> Timestamp {
+    now + SET_BACK
 }
 
 /// From when on a picture seen at `now` must not be served.

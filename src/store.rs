@@ -22,6 +22,7 @@ mod log;
 pub mod measured;
 pub mod none;
 pub mod redis;
+mod shared;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
@@ -29,6 +30,7 @@ pub use endpoints::{
     Delivery, Disabled, Endpoint, Endpoints, Kept, Known, LastResult, Progress, Put, Secret, Standing,
 };
 pub use log::{Extent, Log, Page, Record, What};
+pub use shared::{Ending, Landing, Question, Shared, Told};
 
 /// What every engine is: the records and the log, which are written together, and the webhooks that are told of it.
 pub trait Engine: Store + Log + Endpoints {}
@@ -107,6 +109,8 @@ pub struct Write {
     pub also_due: Option<(Key, Timestamp)>,
     /// Whether every other entry of the subject is due at once, because the picture changed.
     pub siblings_due: Option<Timestamp>,
+    /// The look was started by [`Shared::ask`]: its flight ends with this write, which is turned away if its lease has run out.
+    pub flown: bool,
 }
 
 /// How a [`Write`] ended.
@@ -118,6 +122,8 @@ pub enum Applied {
     Conflict(Box<Held>),
     /// The subject was forgotten while the look was under way: nothing of it is to be kept.
     Forgotten,
+    /// The look took longer than its lease: nothing of it was kept, and others may have looked since.
+    Late,
 }
 
 /// A key whose time has come.
@@ -296,6 +302,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store fails.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// What replicas that share this store do together; `None` where nobody can share it.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
 
     /// Finishes what was acknowledged and closes; later calls fail.
     async fn close(&self);

@@ -117,7 +117,7 @@ fn record(
                 }
                 match store.apply(look(number)).await? {
                     Applied::Done(_) => {}
-                    Applied::Conflict(_) | Applied::Forgotten => return Err("an entry was there already".into()),
+                    Applied::Conflict(_) | Applied::Forgotten | Applied::Late => return Err("an entry was there already".into()),
                 }
             }
             Outcome::Ok(())
@@ -171,6 +171,7 @@ pub(crate) fn look(number: u64) -> Write {
         requested_at: Some(now),
         also_due: None,
         siblings_due: None,
+        flown: false,
     }
 }
 

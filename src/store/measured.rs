@@ -17,13 +17,14 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Shared, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
 mod endpoints;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -33,9 +34,11 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 24] = [
+const OPERATIONS: [&str; 26] = [
     "find",
     "claim",
+    "ask",
+    "land",
     "apply",
     "take_due",
     "reschedule",
@@ -258,6 +261,10 @@ impl Store for Measured {
             self.works();
         }
         checked
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        self.store.shared().map(|_| self as &dyn Shared)
     }
 
     async fn close(&self) {

@@ -71,7 +71,8 @@ local function names_of(jid, devices)
 end
 
 -- A subject is one string, because that takes the least room: a MessagePack array of revision, the watch's interval or false,
--- state, and for each variant held its number, when it was last asked for or false, and its record or false.
+-- state, and for each variant held its number, when it was last asked for or false, its record or false, and what scripts need
+-- to know of that: when it dies, when it was looked at.
 local function load(name)
     local packed = redis.call('GET', base .. 's:' .. name)
     if not packed then
@@ -83,8 +84,10 @@ local function load(name)
         return { revision = 0, watch = false, state = '', held = {} }
     end
     local subject = { revision = fields[1], watch = fields[2], state = fields[3], held = {} }
-    for at = 4, #fields, 3 do
-        subject.held[fields[at]] = { requested = fields[at + 1], record = fields[at + 2] }
+    for at = 4, #fields, 5 do
+        subject.held[fields[at]] = {
+            requested = fields[at + 1], record = fields[at + 2], dead_at = fields[at + 3], checked_at = fields[at + 4],
+        }
     end
     return subject
 end
@@ -97,6 +100,8 @@ local function save(name, subject)
             fields[#fields + 1] = variant
             fields[#fields + 1] = held.requested
             fields[#fields + 1] = held.record
+            fields[#fields + 1] = held.dead_at or 0
+            fields[#fields + 1] = held.checked_at or 0
         end
     end
     redis.call('SET', base .. 's:' .. name, cmsgpack.pack(fields))

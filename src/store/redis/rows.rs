@@ -11,6 +11,7 @@ use super::of_key;
 use super::reply::{Fields, subject};
 use super::scripts::{Arguments, millis};
 use crate::change::State;
+use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::jid::{Device, Key, Subject, Variant};
 use crate::outcome::{Reason, Token};
@@ -44,7 +45,7 @@ fn interval(fields: &mut Fields) -> Result<Option<Duration>, StoreError> {
 }
 
 /// The arguments of `apply`; `seen` is the highest token that was.
-pub(super) fn write(write: &Write, seen: u64) -> Arguments {
+pub(super) fn write(write: &Write, seen: u64, clock: &Clock) -> Arguments {
     let arguments = of_key(&write.key)
         .number(write.start.0)
         .number(write.expected.0)
@@ -55,7 +56,11 @@ pub(super) fn write(write: &Write, seen: u64) -> Arguments {
         .or_empty(write.also_due.as_ref().map(|(key, _)| key.variant.to_bits()))
         .or_empty(write.also_due.as_ref().map(|(_, due)| millis(*due)))
         .or_empty(write.siblings_due.map(millis))
-        .number(seen);
+        .number(seen)
+        .time(write.entry.dead_at)
+        .time(write.entry.checked_at)
+        .or_empty(write.flown.then_some(1))
+        .clock(clock);
     let Some(change) = &write.change else { return arguments };
     arguments
         .with(change.kind.as_str())

@@ -88,8 +88,8 @@ impl Inner {
 
     /// Remembers how a lookup failed, here and for other replicas; returns after how long it is worth asking again.
     async fn failed(&self, key: &Key, failure: &Failure, flight: Option<Token>, last: Option<Kept>) -> Duration {
-        let last = match last {
-            Some(kept) => Some((kept.failure.class, kept.rest)),
+        let last = match flight {
+            Some(_) => last.map(|last| (last.failure.class, last.rest)),
             None => self.endings.last(key),
         };
         let rest = endings::rest(failure.class, last);

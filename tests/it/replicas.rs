@@ -10,7 +10,7 @@ use avatar_proxy::store::{Question, Shared, Store, Told};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::eventually::eventually;
-use crate::support::hand::{NOW, SECOND};
+use crate::support::hand::{self, NOW};
 use crate::support::redis::Redis;
 use crate::support::replica::{GATEWAY_TIMEOUT, Replica, key};
 
@@ -32,10 +32,7 @@ impl World {
 
     /// Whose clock, the store's included, is moved by the test; buckets fill all the same.
     async fn by_hand(replicas: usize) -> Self {
-        let clock = Clock::manual(NOW);
-        let world = Self::with(replicas, clock).await;
-        world.clock.advance(SECOND);
-        world
+        Self::with(replicas, hand::creeping(NOW, Duration::from_micros(50))).await
     }
 
     async fn with(replicas: usize, clock: Clock) -> Self {
@@ -61,6 +58,9 @@ fn id(found: &Found) -> String {
         Outcome::Negative(negative) => negative.reason.as_str().to_owned(),
     }
 }
+
+/// And shorter than what a client that waits for an answer gives it.
+const LONGER_THAN_A_LEASE: Duration = GATEWAY_TIMEOUT.saturating_add(Duration::from_secs(12));
 
 const ASKED: Met = Met::Asked { why: Why::Miss, collapsed: false, stored: true };
 
@@ -204,8 +204,7 @@ async fn a_replica_that_was_stopped_for_longer_than_its_lease_changes_nothing() 
     let held = ada.hold_next();
     let stopped = world.asks(0, ADA);
     ada.arrived(1).await;
-    // As long as that nothing is heard of it.
-    world.clock.advance(GATEWAY_TIMEOUT * 2);
+    world.clock.advance(LONGER_THAN_A_LEASE);
     ada.picture("18");
     assert_eq!(id(&world.replicas[1].look(ADA).await.unwrap()), "18");
     let recorded = world.replicas[1].store.find(&key(ADA)).await.unwrap();
@@ -224,7 +223,7 @@ async fn nor_does_it_if_nobody_took_over() {
     let held = ada.hold_next();
     let stopped = world.asks(0, ADA);
     ada.arrived(1).await;
-    world.clock.advance(GATEWAY_TIMEOUT * 2);
+    world.clock.advance(LONGER_THAN_A_LEASE);
     ada.picture("18");
     held.release();
     assert_eq!(id(&stopped.await.unwrap().unwrap()), "18", "what it had been told was as old as its lease");

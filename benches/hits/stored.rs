@@ -117,7 +117,9 @@ fn record(
                 }
                 match store.apply(look(number)).await? {
                     Applied::Done(_) => {}
-                    Applied::Conflict(_) | Applied::Forgotten | Applied::Late => return Err("an entry was there already".into()),
+                    Applied::Conflict(_) | Applied::Forgotten | Applied::Late => {
+                        return Err("an entry was there already".into());
+                    }
                 }
             }
             Outcome::Ok(())

@@ -106,7 +106,7 @@ impl Inner {
                     pilot.asking();
                     tokio::select! {
                         () = shared.landed(flight) => {}
-                        () = tokio::time::sleep(left.min(ASK_AGAIN)) => {}
+                        () = self.clock.sleep(left.min(ASK_AGAIN)) => {}
                         () = pilot.abandoned() => return Err(abandoned()),
                     }
                     permit = self.budget.at_once(&key.subject.device, pilot.priority()).await;
@@ -127,12 +127,7 @@ impl Inner {
     }
 
     /// While a shared store is away.
-    async fn depart_unrecorded(
-        &self,
-        key: &Key,
-        pilot: &Pilot,
-        permit: Option<Permit>,
-    ) -> Result<Departure, Refusal> {
+    async fn depart_unrecorded(&self, key: &Key, pilot: &Pilot, permit: Option<Permit>) -> Result<Departure, Refusal> {
         if let Some((failure, left)) = self.endings.of(key) {
             return Ok(Departure::Resting(failure, left));
         }

@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Shared, Size, Store, StoreError, Taken, Touch, Watch, Watched, Write,
+    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Shared, Size, Store, StoreError, Taken, Touch, Watch,
+    Watched, Write,
 };
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};

@@ -205,7 +205,9 @@ impl Store for Redis {
     /// After an error it may have been written all the same: the answer may have been lost on its way. Then the next look finds it.
     /// For the same reason it may meet itself, when it was sent once more: no two looks leave the same behind.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write, self.token(), &self.shared.clock)).await?)?;
+        let mut applied = Fields::of(
+            self.run(|scripts| &scripts.apply, rows::write(&write, self.token(), &self.shared.clock)).await?,
+        )?;
         match applied.text()?.as_str() {
             "done" => {
                 let token = self.saw(applied.number()?);

@@ -22,7 +22,7 @@ struct World {
     gateway: SimulatedGateway,
     clock: Clock,
     replicas: Vec<Replica>,
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl World {
@@ -38,9 +38,9 @@ impl World {
     async fn with(replicas: usize, clock: Clock) -> Self {
         let gateway = SimulatedGateway::on_a_free_port(Options::default(), clock.clone()).await.unwrap();
         let redis = Redis::start();
-        let mut world = Self { gateway, clock, replicas: vec![], _redis: redis };
+        let mut world = Self { gateway, clock, replicas: vec![], redis: redis };
         for _ in 0..replicas {
-            world.replicas.push(Replica::start(&world._redis.url(), &world.gateway, &world.clock).await);
+            world.replicas.push(Replica::start(&world.redis.url(), &world.gateway, &world.clock).await);
         }
         world
     }
@@ -214,6 +214,23 @@ async fn a_replica_that_was_stopped_for_longer_than_its_lease_changes_nothing() 
     assert_eq!((id(&found).as_str(), found.met), ("18", Met::Store), "its client is told what is so now");
     assert_eq!(world.replicas[1].store.find(&key(ADA)).await.unwrap(), recorded);
     assert_eq!(ada.lookups(), 2);
+}
+
+#[tokio::test]
+async fn replicas_whose_store_is_gone_look_alone_record_nothing_and_are_one_again_when_it_is_back() {
+    let mut world = World::new(2).await;
+    let ada = world.gateway.person(ADA);
+    world.redis.kill();
+    for replica in &world.replicas {
+        let alone = Met::Asked { why: Why::Miss, collapsed: false, stored: false };
+        assert_eq!(replica.look(ADA).await.unwrap().met, alone);
+        assert_eq!(replica.look(ADA).await.unwrap().met, Met::Memory);
+    }
+    assert_eq!(ada.lookups(), 2);
+    world.redis.restart();
+    eventually("the store is back", async || world.replicas.iter().all(Replica::has_a_store)).await;
+    assert_eq!(world.replicas[0].look(BOB).await.unwrap().met, ASKED);
+    assert_eq!(world.replicas[1].look(BOB).await.unwrap().met, Met::Store);
 }
 
 #[tokio::test]

@@ -92,4 +92,9 @@ impl Replica {
     pub(crate) fn waiting(&self) -> i64 {
         self.metrics.lookups_waiting.get()
     }
+
+    /// Whether the store is known to work.
+    pub(crate) fn has_a_store(&self) -> bool {
+        self.metrics.store_up.get() == 1
+    }
 }

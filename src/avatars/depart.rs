@@ -36,7 +36,7 @@ pub(super) enum Departure {
     /// It has, and may not.
     Refused(Refusal),
     /// It may now.
-    Started(Takeoff),
+    Started(Box<Takeoff>),
 }
 
 /// What a look begins with.
@@ -74,7 +74,7 @@ impl Inner {
         let permit = self.queue(key, pilot).await?;
         pilot.asking();
         let claim = self.store.claim(key).await.ok();
-        Ok(Departure::Started(Takeoff { permit, claim, flight: None, last: None, stale }))
+        Ok(Departure::Started(Box::new(Takeoff { permit, claim, flight: None, last: None, stale })))
     }
 
     async fn depart_with_others(
@@ -112,12 +112,12 @@ impl Inner {
                     permit = self.budget.at_once(&key.subject.device, pilot.priority()).await;
                 }
                 Told::Started { claim, last } => {
-                    let flight = claim.start;
-                    if let Some(permit) = permit.take_if(|_| self.clock.elapsed() - asked_at <= START_WITHIN) {
+                    let (flight, stale) = (claim.start, claim.held.entry.is_some());
+                    let is_in_time = self.clock.elapsed().saturating_sub(asked_at) <= START_WITHIN;
+                    if let Some(permit) = permit.take_if(|_| is_in_time) {
                         pilot.asking();
-                        let (flight, stale) = (Some(flight), claim.held.entry.is_some());
-                        let last = last.map(|last| *last);
-                        return Ok(Departure::Started(Takeoff { permit, claim: Some(claim), flight, last, stale }));
+                        let (claim, flight, last) = (Some(*claim), Some(flight), last.map(|last| *last));
+                        return Ok(Departure::Started(Box::new(Takeoff { permit, claim, flight, last, stale })));
                     }
                     // It was asked for too long ago: the lease may not last.
                     self.land(key, flight, None).await;
@@ -136,7 +136,8 @@ impl Inner {
             None => self.queue(key, pilot).await?,
         };
         pilot.asking();
-        Ok(Departure::Started(Takeoff { permit, claim: None, flight: None, last: None, stale: false }))
+        let takeoff = Takeoff { permit, claim: None, flight: None, last: None, stale: false };
+        Ok(Departure::Started(Box::new(takeoff)))
     }
 
     fn question(&self, key: &Key, need: Need, start: bool) -> Question {

@@ -2,6 +2,9 @@
 //!
 //! A failure in passing rests its key for 2 s, doubling to 5 min while it recurs; a wrong request for 60 s. Failures of devices
 //! and of the gateway's credentials concern more than one key: those are the budget's.
+//!
+//! These are the endings that this process has seen. Where replicas share a store it keeps theirs, which count as long as it
+//! answers ([`crate::store::Shared`]).
 
 use std::sync::Arc;
 use std::time::Duration;

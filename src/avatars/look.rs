@@ -65,7 +65,7 @@ impl Inner {
             Departure::Refused(refusal) => return Some(Ending::GaveUp(refusal)),
             Departure::Started(takeoff) => takeoff,
         };
-        let Takeoff { permit, claim, flight, last, stale } = takeoff;
+        let Takeoff { permit, claim, flight, last, stale } = *takeoff;
         match self.look(key, pilot, permit, claim).await {
             Err(refusal) => {
                 if let Some(flight) = flight {

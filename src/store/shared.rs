@@ -55,7 +55,7 @@ pub enum Told {
     /// The look may start.
     Started {
         /// Its token, which is the flight's name, and what is held.
-        claim: Claim,
+        claim: Box<Claim>,
         /// How the last look at the key failed, if none has succeeded since.
         last: Option<Box<Ending>>,
     },

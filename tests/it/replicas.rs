@@ -38,7 +38,7 @@ impl World {
     async fn with(replicas: usize, clock: Clock) -> Self {
         let gateway = SimulatedGateway::on_a_free_port(Options::default(), clock.clone()).await.unwrap();
         let redis = Redis::start();
-        let mut world = Self { gateway, clock, replicas: vec![], redis: redis };
+        let mut world = Self { gateway, clock, replicas: vec![], redis };
         for _ in 0..replicas {
             world.replicas.push(Replica::start(&world.redis.url(), &world.gateway, &world.clock).await);
         }

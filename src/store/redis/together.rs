@@ -45,7 +45,7 @@ impl Shared for Redis {
             "started" => {
                 let start = self.saw(told.number()?);
                 let last = told.optional_bytes()?.map(|ending| unless_damaged(Ending::decode(&ending))).transpose()?;
-                let claim = Claim { start, held: rows::held(told.list()?)? };
+                let claim = Box::new(Claim { start, held: rows::held(told.list()?)? });
                 Told::Started { claim, last: last.flatten().map(Box::new) }
             }
             _ => Told::Held(Box::new(rows::held(told.list()?)?)),

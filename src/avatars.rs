@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::budget::{Allowance, Budget, Priority, Refusal};
 use crate::clock::{Clock, Timestamp};
-use crate::entry::{Entry, Freshness};
+use crate::entry::{self, Entry, Freshness};
 use crate::gateway::Lookup;
 use crate::jid::{Device, Key};
 use crate::metrics::Metrics;
@@ -34,6 +34,7 @@ use crate::store::{Store, Touch};
 
 mod activity;
 mod answer;
+mod depart;
 mod endings;
 mod flight;
 mod learning;
@@ -184,6 +185,11 @@ struct Need {
 impl Need {
     fn of(ask: Ask, now: Timestamp) -> Self {
         Self { after: (ask.no_cache && !ask.only_if_cached).then(|| now - RECENT) }
+    }
+
+    /// Behind which instant a look must have ended, if so, and up to which one it can have.
+    fn checked(self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        self.after.map(|after| (after, entry::latest(now)))
     }
 
     fn is_met_by<O>(self, entry: &Entry<O>, now: Timestamp) -> bool {
@@ -478,8 +484,9 @@ impl Avatars {
             let inner = self.0.clone();
             let key = key.clone();
             self.0.tasks.spawn(async move {
-                let ending = inner.fly(&key, &pilot, need).await;
-                pilot.end(ending);
+                if let Some(ending) = inner.fly(&key, &pilot, need).await {
+                    pilot.end(ending);
+                }
             });
         }
         (seat, flies)

@@ -154,6 +154,8 @@ pub struct Permit {
     device: Device,
     priority: Priority,
     probes: Probes,
+    /// nobody waited for it
+    at_once: bool,
     used: bool,
 }
 
@@ -222,6 +224,13 @@ impl Budget {
         let waited = self.0.clock.elapsed().saturating_sub(began).as_secs_f64();
         self.0.metrics.budget_wait_seconds.with_label_values(&[priority.as_str()]).observe(waited);
         result.map_err(|refusal| self.0.refused(priority, refusal))
+    }
+
+    /// Permission to start one lookup for `device` now, if nobody waits and nothing stands in the way.
+    pub async fn at_once(&self, device: &Device, priority: Priority) -> Option<Permit> {
+        self.load(device).await;
+        let probes = self.0.lock().at_once(device, self.0.now())?;
+        Some(Permit { shared: self.0.clone(), device: device.clone(), priority, probes, at_once: true, used: false })
     }
 
     /// Moves who waits at `place` to where somebody of `priority` would stand who came now, if that is further ahead.
@@ -347,7 +356,8 @@ impl Shared {
         let (started, next) = self.lock().pump(self.now());
         for Started { device, priority, probes, answer } in started {
             // Nobody waits for it any more: the permit comes back and is dropped here, which gives its token back.
-            let _ = answer.send(Ok(Permit { shared: self.clone(), device, priority, probes, used: false }));
+            let permit = Permit { shared: self.clone(), device, priority, probes, at_once: false, used: false };
+            let _ = answer.send(Ok(permit));
         }
         next
     }
@@ -362,6 +372,9 @@ impl Permit {
         let now = self.shared.now();
         let started = self.shared.lock().start(&self.device, self.probes, now);
         started.map_err(|refusal| self.shared.refused(self.priority, refusal))?;
+        if self.at_once {
+            self.shared.metrics.budget_wait_seconds.with_label_values(&[self.priority.as_str()]).observe(0.0);
+        }
         self.used = true;
         Ok(())
     }

@@ -152,6 +152,12 @@ impl Clock {
         }
     }
 
+    /// The steady clock, if it is moved by hand: then whoever else has a clock is to go by this one.
+    #[must_use]
+    pub fn moved_by_hand(&self) -> Option<Duration> {
+        matches!(self.0, Kind::Manual(_)).then(|| self.elapsed())
+    }
+
     /// Waits until the steady clock has moved on by `duration`.
     pub async fn sleep(&self, duration: Duration) {
         match &self.0 {

@@ -110,7 +110,7 @@ impl<O> Entry<O> {
     /// from that look can be relied on.
     #[must_use]
     pub fn is_from_later(&self, now: Timestamp) -> bool {
-        now + SET_BACK < self.checked_at
+        self.checked_at > latest(now)
     }
 
     /// How long it may still be served.
@@ -248,6 +248,12 @@ impl Entry {
         let window = if rules.renew_late { usual.mul_f64(LATE).max(SAFE).min(usual) } else { usual };
         window.max(SHORTEST_WINDOW.min(life / 2))
     }
+}
+
+/// When the last look at anything can have ended, as it is `now`: if it ended later, the clock has been set back since.
+#[must_use]
+pub fn latest(now: Timestamp) -> Timestamp {
+    now + SET_BACK
 }
 
 /// From when on a picture seen at `now` must not be served.

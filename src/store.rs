@@ -24,6 +24,7 @@ pub mod measured;
 pub mod none;
 pub mod redis;
 mod schedule;
+mod shared;
 pub mod sqlite;
 
 pub use device::DeviceRecord;
@@ -32,6 +33,7 @@ pub use endpoints::{
 };
 pub use log::{Extent, Log, Page, Record, What};
 pub use schedule::{Agenda, Candidate, Due, Outlay, Picture, Schedule, Touch};
+pub use shared::{Ending, Landing, Question, Shared, Told};
 
 /// What every engine is: the records, when they are looked at again, and the log, which are written together; and the webhooks
 /// that are told of it.
@@ -119,6 +121,8 @@ pub struct Write {
     pub also_due: Option<(Key, Timestamp)>,
     /// Whether every other entry of the subject is due at once, because the picture changed.
     pub siblings_due: Option<Timestamp>,
+    /// The look was started by [`Shared::ask`]: its flight ends with this write, which is turned away if its lease has run out.
+    pub flown: bool,
 }
 
 /// How a [`Write`] ended.
@@ -130,6 +134,8 @@ pub enum Applied {
     Conflict(Box<Held>),
     /// The subject was forgotten while the look was under way: nothing of it is to be kept.
     Forgotten,
+    /// The look took longer than its lease: nothing of it was kept, and others may have looked since.
+    Late,
 }
 
 /// A subject that is looked at though nobody asks.
@@ -255,6 +261,11 @@ pub trait Store: Schedule {
     /// # Errors
     /// When the store fails.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// What replicas that share this store do together; `None` where nobody can share it.
+    fn shared(&self) -> Option<&dyn Shared> {
+        None
+    }
 
     /// Finishes what was acknowledged and closes; later calls fail.
     async fn close(&self);

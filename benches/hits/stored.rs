@@ -118,7 +118,9 @@ fn record(
                 }
                 match store.apply(look(number)).await? {
                     Applied::Done(_) => {}
-                    Applied::Conflict(_) | Applied::Forgotten => return Err("an entry was there already".into()),
+                    Applied::Conflict(_) | Applied::Forgotten | Applied::Late => {
+                        return Err("an entry was there already".into());
+                    }
                 }
             }
             Outcome::Ok(())
@@ -175,6 +177,7 @@ pub(crate) fn look(number: u64) -> Write {
         requested_at: Some(now),
         also_due: None,
         siblings_due: None,
+        flown: false,
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! A failure in passing rests its key for 2 s, doubling to 5 min while it recurs; a wrong request for 60 s. Failures of devices
 //! and of the gateway's credentials concern more than one key: those are the budget's.
+//!
+//! These are the endings that this process has seen. Where replicas share a store it keeps theirs, which count as long as it
+//! answers ([`crate::store::Shared`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use crate::jid::Key;
 use crate::outcome::{Class, Failure};
 
 const REQUEST_REST: Duration = Duration::from_secs(60);
-const FIRST_REST: Duration = Duration::from_secs(2);
+pub(super) const FIRST_REST: Duration = Duration::from_secs(2);
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// What the cache and the allocator hold per failed key beside its texts (bytes).
@@ -46,20 +49,15 @@ impl Endings {
         (!left.is_zero()).then_some((rest.failure, left))
     }
 
-    /// Remembers how a lookup failed; returns after how long it is worth asking again. Failures that concern more than the key
-    /// are passed through: zero.
-    pub(super) fn failed(&self, key: &Key, failure: &Arc<Failure>) -> Duration {
-        let wait = match failure.class {
-            Class::Request => REQUEST_REST,
-            Class::Passing | Class::Nonsense | Class::Late => {
-                let last = self.rests.get(key).filter(|last| last.failure.class != Class::Request);
-                last.map_or(FIRST_REST, |last| last.wait.saturating_mul(2).min(LONGEST_REST))
-            }
-            Class::RateLimited | Class::Device | Class::Credentials => return Duration::ZERO,
-        };
+    /// How the last lookup of `key` failed, if none succeeded since, and for how long that counted.
+    pub(super) fn last(&self, key: &Key) -> Option<(Class, Duration)> {
+        self.rests.get(key).map(|rest| (rest.failure.class, rest.wait))
+    }
+
+    /// Remembers how a lookup failed, for so long.
+    pub(super) fn failed(&self, key: &Key, failure: Arc<Failure>, wait: Duration) {
         let until = self.clock.elapsed() + wait;
-        self.rests.insert(key.clone(), Rest { failure: failure.clone(), until, wait });
-        wait
+        self.rests.insert(key.clone(), Rest { failure, until, wait });
     }
 
     /// Forgets every failure: what the gateway said may name a person.
@@ -70,6 +68,19 @@ impl Endings {
     /// A lookup succeeded: the next failure is a first one.
     pub(super) fn succeeded(&self, key: &Key) {
         self.rests.invalidate(key);
+    }
+}
+
+/// For how long a key rests after a failure, the last of which was this one and counted for so long. Failures that concern more
+/// than the key rest elsewhere.
+pub(super) fn rest(class: Class, last: Option<(Class, Duration)>) -> Option<Duration> {
+    match class {
+        Class::Request => Some(REQUEST_REST),
+        Class::Passing | Class::Nonsense | Class::Late => Some(match last {
+            Some((Class::Passing | Class::Nonsense | Class::Late, wait)) => wait.saturating_mul(2).min(LONGEST_REST),
+            _ => FIRST_REST,
+        }),
+        Class::RateLimited | Class::Device | Class::Credentials => None,
     }
 }
 
@@ -103,9 +114,13 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_seconds(1_700_000_000));
         let endings = Endings::new(1 << 20, clock.clone());
         let key = Key::new(Device::default(), Jid::parse("1").unwrap(), false, false);
+        let failed = |class| {
+            let rest = rest(class, endings.last(&key));
+            rest.inspect(|rest| endings.failed(&key, failure(class), *rest)).unwrap_or_default()
+        };
         let mut waits = vec![];
         for _ in 0..10 {
-            let wait = endings.failed(&key, &failure(Class::Passing));
+            let wait = failed(Class::Passing);
             assert_eq!(endings.of(&key).unwrap().1, wait);
             clock.advance(wait);
             assert!(endings.of(&key).is_none());
@@ -113,10 +128,10 @@ mod tests {
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         endings.succeeded(&key);
-        assert_eq!(endings.failed(&key, &failure(Class::Late)).as_secs(), 2);
-        assert_eq!(endings.failed(&key, &failure(Class::Request)).as_secs(), 60);
-        assert_eq!(endings.failed(&key, &failure(Class::Passing)).as_secs(), 2, "a wrong request is another trouble");
-        assert_eq!(endings.failed(&key, &failure(Class::Device)), Duration::ZERO);
+        assert_eq!(failed(Class::Late).as_secs(), 2);
+        assert_eq!(failed(Class::Request).as_secs(), 60);
+        assert_eq!(failed(Class::Passing).as_secs(), 2, "a wrong request is another trouble");
+        assert_eq!(failed(Class::Device), Duration::ZERO);
     }
     #[test]
     fn failed_keys_are_bounded_in_bytes_however_many_are_invented() {
@@ -124,7 +139,7 @@ mod tests {
         let device = Device::new(&"d".repeat(256)).unwrap();
         for number in 0..20_000 {
             let key = Key::new(device.clone(), Jid::parse(&format!("62{number}")).unwrap(), false, false);
-            endings.failed(&key, &failure(Class::Request));
+            endings.failed(&key, failure(Class::Request), REQUEST_REST);
         }
         endings.rests.run_pending_tasks();
         assert!((500..2048).contains(&endings.rests.entry_count()), "{}", endings.rests.entry_count());

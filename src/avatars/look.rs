@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::depart::{Departure, Takeoff};
+use super::endings;
 use super::flight::{Ending, Pilot, Source};
 use super::slot::{History, Slot};
-use super::{BACKGROUND_PATIENCE, Inner, Need};
+use super::{Inner, Need};
 use crate::budget::{Permit, Refusal};
 use crate::change::{self, Circumstances, Sight, Standing, Verdict};
 use crate::clock::Timestamp;
@@ -15,7 +17,7 @@ use crate::gateway::failure;
 use crate::jid::{Key, Variant};
 use crate::outcome::{Failure, Observation, Outcome, Rules, Token};
 use crate::recheck::pace::Wanted;
-use crate::store::{Applied, Claim, Held, Write};
+use crate::store::{Applied, Claim, Ending as Kept, Held, Write};
 
 /// How often a write is computed again because somebody else was faster. Whoever loses that often has been overtaken by as many
 /// newer looks.
@@ -34,8 +36,8 @@ struct Look {
 }
 
 impl Inner {
-    /// One flight, from the store to the store.
-    pub(super) async fn fly(&self, key: &Key, pilot: &Pilot, need: Need) -> Ending {
+    /// One flight, from the store to the store; without an ending if it took so long that others may have flown meanwhile.
+    pub(super) async fn fly(&self, key: &Key, pilot: &Pilot, need: Need) -> Option<Ending> {
         self.unless_forgotten(key, self.fly_on(key, pilot, need)).await
     }
 
@@ -57,53 +59,65 @@ impl Inner {
         brought
     }
 
-    async fn fly_on(&self, key: &Key, pilot: &Pilot, need: Need) -> Ending {
-        let held = self.store.find(key).await.unwrap_or_default();
-        let stale = held.entry.is_some();
-        if let Some(slot) = self.adopt(key, held, need) {
-            return Ending::Done(slot, Source::Kept);
-        }
-        if let Some((failure, left)) = self.endings.of(key) {
-            return Ending::Failed(failure, left, Source::Kept);
-        }
-        match self.look(key, pilot).await {
-            Err(refusal) => Ending::GaveUp(refusal),
+    async fn fly_on(&self, key: &Key, pilot: &Pilot, need: Need) -> Option<Ending> {
+        let takeoff = match self.depart(key, pilot, need).await {
+            Departure::Kept(slot) => return Some(Ending::Done(slot, Source::Kept)),
+            Departure::Resting(failure, left) => return Some(Ending::Failed(failure, left, Source::Kept)),
+            Departure::Refused(refusal) => return Some(Ending::GaveUp(refusal)),
+            Departure::Started(takeoff) => takeoff,
+        };
+        let Takeoff { permit, claim, flight, last, stale } = *takeoff;
+        match self.look(key, pilot, permit, claim).await {
+            Err(refusal) => {
+                if let Some(flight) = flight {
+                    self.land(key, flight, None).await;
+                }
+                Some(Ending::GaveUp(refusal))
+            }
             Ok(Ok((outcome, look))) => {
                 self.endings.succeeded(key);
-                let (slot, stored) = self.record(key, outcome, look, pilot.is_wanted()).await;
-                Ending::Done(slot, Source::Looked { stale, stored })
+                let (slot, stored) = self.record(key, outcome, look, flight, pilot.is_wanted()).await?;
+                Some(Ending::Done(slot, Source::Looked { stale, stored }))
             }
             Ok(Err(failure)) => {
                 tracing::debug!(?key, class = failure.class.as_str(), detail = %failure.detail, "a lookup failed");
-                let failure = Arc::new(failure);
-                let rest = match (self.endings.failed(key, &failure), self.budget.blocked(&key.subject.device)) {
-                    // What concerns the device or the gateway rests there.
-                    (Duration::ZERO, Some(refusal)) => refusal.retry_after(),
-                    (rest, _) => rest,
-                };
-                Ending::Failed(failure, rest, Source::Looked { stale, stored: false })
+                let rest = self.failed(key, &failure, flight, last).await;
+                Some(Ending::Failed(Arc::new(failure), rest, Source::Looked { stale, stored: false }))
             }
         }
     }
 
-    /// Takes what the store holds into memory, if it meets the need.
-    fn adopt(&self, key: &Key, held: Held, need: Need) -> Option<Slot> {
-        let now = self.clock.now();
-        let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
-        let slot = Slot::new(&entry, History::from(&held.state), held.requested_at);
-        Some(self.memory.adopt(key, slot, now))
+    /// Remembers how a lookup failed, here and for other replicas; returns after how long it is worth asking again.
+    async fn failed(&self, key: &Key, failure: &Failure, flight: Option<Token>, last: Option<Kept>) -> Duration {
+        let last = match flight {
+            Some(_) => last.map(|last| (last.failure.class, last.rest)),
+            None => self.endings.last(key),
+        };
+        let rest = endings::rest(failure.class, last);
+        if let Some(rest) = rest {
+            self.endings.failed(key, Arc::new(failure.clone()), rest);
+        }
+        if let Some(flight) = flight {
+            // What concerns the device or the gateway is not this key's; but whoever waits for this flight is not to repeat it.
+            let rest = rest.unwrap_or(endings::FIRST_REST);
+            self.land(key, flight, Some(Kept { failure: failure.clone(), rest })).await;
+        }
+        rest.unwrap_or_else(|| {
+            let blocked = self.budget.blocked(&key.subject.device);
+            blocked.map_or(Duration::ZERO, |refusal| refusal.retry_after())
+        })
     }
 
     /// Asks the gateway, and once more where that may help, all within the gateway's timeout.
-    async fn look(&self, key: &Key, pilot: &Pilot) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
-        let patience = if pilot.is_wanted() { self.budget.config().max_wait } else { BACKGROUND_PATIENCE };
-        let permit = tokio::select! {
-            permit = self.admit(key, pilot, patience) => permit?,
-            () = pilot.abandoned() => return Err(Refusal::Spent { retry_after: Duration::from_secs(1) }),
-        };
-        pilot.asking();
+    async fn look(
+        &self,
+        key: &Key,
+        pilot: &Pilot,
+        permit: Permit,
+        claim: Option<Claim>,
+    ) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
         let began = self.clock.elapsed();
-        let failure = match self.attempt(key, permit, self.config.gateway_timeout).await? {
+        let failure = match self.attempt(key, permit, claim.clone(), self.config.gateway_timeout).await? {
             Err(failure) if failure.retry => failure,
             ended => return Ok(ended),
         };
@@ -117,13 +131,13 @@ impl Inner {
             permit = self.admit(key, pilot, left(began)) => permit,
             () = self.clock.sleep(left(began)) => return Ok(Err(failure)),
         };
-        match permit {
-            Ok(permit) => Ok(self.attempt(key, permit, left(began)).await.unwrap_or(Err(failure))),
-            Err(_) => Ok(Err(failure)),
-        }
+        let Ok(permit) = permit else { return Ok(Err(failure)) };
+        // The flight that other replicas know of goes on, under its name.
+        let claim = if self.store.shared().is_some() { claim } else { self.store.claim(key).await.ok() };
+        Ok(self.attempt(key, permit, claim, left(began)).await.unwrap_or(Err(failure)))
     }
 
-    async fn admit(&self, key: &Key, pilot: &Pilot, patience: Duration) -> Result<Permit, Refusal> {
+    pub(super) async fn admit(&self, key: &Key, pilot: &Pilot, patience: Duration) -> Result<Permit, Refusal> {
         let priority = pilot.priority();
         let seated = |place| pilot.seated(place, &self.budget, priority);
         self.budget.admit(&key.subject.device, priority, patience, seated).await
@@ -134,9 +148,9 @@ impl Inner {
         &self,
         key: &Key,
         mut permit: Permit,
+        claim: Option<Claim>,
         timeout: Duration,
     ) -> Result<Result<(Outcome, Look), Failure>, Refusal> {
-        let claim = self.store.claim(key).await.ok();
         let succeeded_at = self.budget.succeeded_at(&key.subject.device);
         let look = Look { claim, started_at: self.clock.now(), succeeded_at };
         permit.start()?;
@@ -156,8 +170,15 @@ impl Inner {
         Ok(result.map(|outcome| (outcome, look)))
     }
 
-    /// Records what a look brought, and takes it into memory; false if it is held there alone.
-    async fn record(&self, key: &Key, outcome: Outcome, look: Look, wanted: bool) -> (Slot, bool) {
+    /// Records what a look brought, and takes it into memory; false if it is held there alone. Nothing, if it came too late.
+    async fn record(
+        &self,
+        key: &Key,
+        outcome: Outcome,
+        look: Look,
+        flight: Option<Token>,
+        wanted: bool,
+    ) -> Option<(Slot, bool)> {
         let now = self.clock.now();
         let mut seen = Observation {
             variant: key.variant,
@@ -199,15 +220,20 @@ impl Inner {
                     requested_at: wanted.then_some(now),
                     also_due: verdict.look_at.map(|sight| (other(key, sight), now)),
                     siblings_due: verdict.change.is_some().then_some(now),
+                    flown: flight.is_some(),
                 };
                 match self.store.apply(write).await {
                     Ok(Applied::Done(_)) => {
                         self.learning.learn(&next);
-                        return (self.applied(key, &held, &verdict, &entry, wanted.then_some(now)), true);
+                        return Some((self.applied(key, &held, &verdict, &entry, wanted.then_some(now)), true));
                     }
                     Ok(Applied::Conflict(present)) => held = *present,
                     // Whoever waits is answered; nothing is kept.
-                    Ok(Applied::Forgotten) => return (Slot::new(&entry, History::default(), None), false),
+                    Ok(Applied::Forgotten) => return Some((Slot::new(&entry, History::default(), None), false)),
+                    Ok(Applied::Late) => {
+                        tracing::debug!(?key, "a look took longer than its lease: nothing of it is kept");
+                        return None;
+                    }
                     Err(error) => {
                         tracing::debug!(?key, %error, "a look is not recorded");
                         break;
@@ -215,7 +241,10 @@ impl Inner {
                 }
             }
         }
-        (self.keep_in_memory(key, seen), false)
+        if let Some(flight) = flight {
+            self.land(key, flight, None).await;
+        }
+        Some((self.keep_in_memory(key, seen), false))
     }
 
     /// The look at a picture that lives and is known in memory alone, because the store was away when it was seen.

@@ -320,17 +320,34 @@ impl Ledger {
                     let _ = answer.send(Err(refusal));
                     continue;
                 }
-                if let Some(lane) = self.lanes.get_mut(&id) {
-                    lane.reserve();
-                }
-                let known = self.devices.entry(device.clone()).or_insert_with(DeviceState::unread);
-                known.running += 1;
-                known.reserved += 1;
-                let probes = self.begin_probes(&device);
+                let probes = self.let_through(&id, &device);
                 started.push(Started { device, priority, probes, answer });
             }
         }
         (started, next)
+    }
+
+    /// Lets one through for whom nobody would have to wait.
+    pub(super) fn at_once(&mut self, device: &Device, now: Now) -> Option<Probes> {
+        if self.blocked(device, now).is_some() {
+            return None;
+        }
+        let id = self.lane_of(device);
+        let limits = self.limits(&id, now);
+        let lane = self.lanes.entry(id.clone()).or_insert_with(|| Lane::new(now.steady));
+        lane.fill(now.steady, limits);
+        (lane.waiting() == 0 && lane.gate(limits) == Gate::Open).then(|| self.let_through(&id, device))
+    }
+
+    /// Takes a token and a place for a lookup that may now start.
+    fn let_through(&mut self, id: &LaneId, device: &Device) -> Probes {
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.reserve();
+        }
+        let known = self.devices.entry(device.clone()).or_insert_with(DeviceState::unread);
+        known.running += 1;
+        known.reserved += 1;
+        self.begin_probes(device)
     }
 
     /// Marks the lookup that may now start as the probe of what is held, and says of what.

@@ -16,13 +16,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::{Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Size, Store, StoreError, Watch, Watched, Write};
+use super::{
+    Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Shared, Size, Store, StoreError, Watch, Watched, Write,
+};
 use crate::clock::Timestamp;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
 mod endpoints;
 mod schedule;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +35,11 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 31] = [
+const OPERATIONS: [&str; 33] = [
     "find",
     "claim",
+    "ask",
+    "land",
     "apply",
     "agenda",
     "take_due",
@@ -252,6 +257,10 @@ impl Store for Measured {
             self.works();
         }
         checked
+    }
+
+    fn shared(&self) -> Option<&dyn Shared> {
+        self.store.shared().map(|_| self as &dyn Shared)
     }
 
     async fn close(&self) {

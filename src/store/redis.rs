@@ -3,14 +3,16 @@
 //! The rules kept here:
 //! * One Lua script for each atomic step (`scripts`), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
-//! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so.
+//! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so. Flights and endings
+//!   (`together`), which are over within minutes, are the exception.
 //! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is
 //!   there goes on as a log with another epoch, so that subscribers are told of a gap. Neither tokens nor places in the log are
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
-//! what the scripts answer, `follow` hears of what other replicas append; this file joins them.
+//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice; this file joins
+//! them.
 
 mod address;
 mod endpoints;
@@ -22,6 +24,7 @@ mod reply;
 mod rows;
 mod schedule;
 mod scripts;
+mod together;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -36,7 +39,8 @@ pub use self::address::Address;
 
 use self::link::Link;
 use self::reply::{Fields, number};
-use self::scripts::{Arguments, Script, Scripts};
+use self::scripts::{Arguments, Script, Scripts, millis};
+use self::together::Landings;
 use super::{Applied, Claim, DeviceRecord, Held, OpenError, Size, Store, StoreError, Watch, Watched, Write};
 use crate::change::State;
 use crate::clock::{Clock, Timestamp};
@@ -72,6 +76,8 @@ struct Shared {
     seen: RwLock<Seen>,
     /// Its last sequence, for those who wait.
     tip: watch::Sender<u64>,
+    /// The flights that ended, for those who wait.
+    landings: Landings,
 }
 
 /// A log, and how far it reaches.
@@ -198,7 +204,9 @@ impl Store for Redis {
     /// After an error it may have been written all the same: the answer may have been lost on its way. Then the next look finds it.
     /// For the same reason it may meet itself, when it was sent once more: no two looks leave the same behind.
     async fn apply(&self, write: Write) -> Result<Applied, StoreError> {
-        let mut applied = Fields::of(self.run(|scripts| &scripts.apply, rows::write(&write, self.token())).await?)?;
+        let mut applied = Fields::of(
+            self.run(|scripts| &scripts.apply, rows::write(&write, self.token(), &self.shared.clock)).await?,
+        )?;
         match applied.text()?.as_str() {
             "done" => {
                 let token = self.saw(applied.number()?);
@@ -211,6 +219,7 @@ impl Store for Redis {
                 let is_ours = held.entry.as_ref() == Some(&write.entry) && held.state == write.state;
                 Ok(if is_ours { Applied::Done(held.revision) } else { Applied::Conflict(Box::new(held)) })
             }
+            "late" => Ok(Applied::Late),
             _ => Ok(Applied::Forgotten),
         }
     }
@@ -273,6 +282,10 @@ impl Store for Redis {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.run(|scripts| &scripts.check, Arguments::default()).await.map(drop)
+    }
+
+    fn shared(&self) -> Option<&dyn super::Shared> {
+        Some(self)
     }
 
     async fn close(&self) {

@@ -27,6 +27,7 @@ mod negative;
 mod outbound;
 mod pictures;
 mod planning;
+mod replicas;
 mod restart;
 mod soak;
 mod store;

@@ -169,6 +169,7 @@ pub(crate) fn write(key: &Key, expected: Token, id: u64, due: i64) -> Write {
         requested_at: None,
         also_due: None,
         siblings_due: None,
+        flown: false,
     }
 }
 
@@ -196,7 +197,7 @@ async fn done(store: &Opened, write: Write) -> Token {
     match store.apply(write).await.unwrap() {
         Applied::Done(token) => token,
         Applied::Conflict(held) => panic!("somebody was faster: {held:?}"),
-        Applied::Forgotten => panic!("nobody was forgotten"),
+        Applied::Forgotten | Applied::Late => panic!("nobody was forgotten or late"),
     }
 }
 

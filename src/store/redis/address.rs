@@ -145,6 +145,11 @@ impl Address {
     pub(super) fn log(&self) -> String {
         format!("{{{}}}:log", self.prefix)
     }
+
+    /// The key of the flights that ended: a stream.
+    pub(super) fn landed(&self) -> String {
+        format!("{{{}}}:landed", self.prefix)
+    }
 }
 
 /// Without user and password.

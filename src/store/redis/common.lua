@@ -87,8 +87,8 @@ local function virtual_now(number)
 end
 
 -- A subject is one string, because that takes the least room: a MessagePack array of revision, the watch's interval or false,
--- state, rank, outlook or false, and for each variant held its number, when it was last asked for or false, and its record or
--- false.
+-- state, rank, outlook or false, and for each variant held its number, when it was last asked for or false, its record or false,
+-- and what scripts need to know of that: when it dies, when it was looked at.
 local function load(name)
     local packed = redis.call('GET', base .. 's:' .. name)
     if not packed then
@@ -101,8 +101,10 @@ local function load(name)
     end
     local subject =
         { revision = fields[1], watch = fields[2], state = fields[3], rank = fields[4], outlook = fields[5], held = {} }
-    for at = 6, #fields, 3 do
-        subject.held[fields[at]] = { requested = fields[at + 1], record = fields[at + 2] }
+    for at = 6, #fields, 5 do
+        subject.held[fields[at]] = {
+            requested = fields[at + 1], record = fields[at + 2], dead_at = fields[at + 3], checked_at = fields[at + 4],
+        }
     end
     return subject
 end
@@ -115,6 +117,8 @@ local function save(name, subject)
             fields[#fields + 1] = variant
             fields[#fields + 1] = held.requested
             fields[#fields + 1] = held.record
+            fields[#fields + 1] = held.dead_at or 0
+            fields[#fields + 1] = held.checked_at or 0
         end
     end
     redis.call('SET', base .. 's:' .. name, cmsgpack.pack(fields))

@@ -4,6 +4,15 @@ local whom = devices[1] and jid .. '\0' .. devices[1] or jid
 redis.call('HSET', FORGOTTEN, whom, next_token(tonumber(ARGV[3])))
 redis.call('ZADD', FORGOTTEN_AT, ARGV[2], whom)
 
+-- What the gateway said in a failure may name somebody. A flight under way stays, until it ends or its lease does.
+if devices[1] then
+    for variant = 0, 3 do
+        redis.call('HDEL', endings_of(jid), variant .. devices[1])
+    end
+else
+    redis.call('DEL', endings_of(jid))
+end
+
 local held = false
 for _, name in ipairs(names_of(jid, devices)) do
     local subject = load(name)

@@ -13,6 +13,7 @@ use super::address::{Address, Shape};
 use super::link::Link;
 use super::reply::Fields;
 use super::scripts::{Arguments, Scripts};
+use super::together::Landings;
 use super::{Seen, Shared};
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
@@ -50,7 +51,8 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
     })?;
     let (tip, _) = watch::channel(0);
     let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
-    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, seen, tip };
+    let landings = Landings::default();
+    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, seen, tip, landings };
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;

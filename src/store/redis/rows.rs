@@ -11,6 +11,7 @@ use super::of_key;
 use super::reply::{Fields, subject, unreadable};
 use super::scripts::{Arguments, millis};
 use crate::change::State;
+use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::jid::{Device, Key, Subject, Variant};
 use crate::outcome::{Reason, Token};
@@ -56,7 +57,7 @@ fn interval(fields: &mut Fields) -> Result<Option<Duration>, StoreError> {
 }
 
 /// The arguments of `apply`; `seen` is the highest token that was.
-pub(super) fn write(write: &Write, seen: u64) -> Arguments {
+pub(super) fn write(write: &Write, seen: u64, clock: &Clock) -> Arguments {
     let arguments = of_key(&write.key)
         .number(write.start.0)
         .number(write.expected.0)
@@ -70,7 +71,11 @@ pub(super) fn write(write: &Write, seen: u64) -> Arguments {
         .number(seen)
         .with(write.outlook.encode())
         .with(write.outlook.turn.rank)
-        .time(write.recheck_at);
+        .time(write.recheck_at)
+        .time(write.entry.dead_at)
+        .time(write.entry.checked_at)
+        .or_empty(write.flown.then_some(1))
+        .clock(clock);
     let Some(change) = &write.change else { return arguments };
     arguments
         .with(change.kind.as_str())

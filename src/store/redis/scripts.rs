@@ -3,11 +3,11 @@
 //! A server that does not know a script's digest, because it was restarted or has taken another's place, is sent the whole text
 //! once, which makes it known. Whatever a script writes it writes after all of its checks, and it is refused as a whole where it
 //! could not write all of it: that is what `#!lua` without `allow-oom` means. Those that write nothing say so, and go on being
-//! answered by a server that is full.
+//! answered by a server that is full; so do those about flights, which write little and have it dropped again within minutes.
 
 use redis::{Cmd, RedisWrite as _, ToRedisArgs};
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 
 /// The greatest number that a double, which is what numbers are in Lua and in scores, tells from its neighbours.
 pub(super) const EXACT_MAX: u64 = 1 << 53;
@@ -41,7 +41,7 @@ fn call(command: &str, script: &str, meta: &str, arguments: &Arguments) -> Cmd {
 }
 
 macro_rules! scripts {
-    ($($name:ident $flags:literal),* $(,)?) => {
+    ($($name:ident $flags:literal $($with:literal)?),* $(,)?) => {
         /// All of them.
         pub(super) struct Scripts {
             /// Asks for the version: for servers of any age.
@@ -57,7 +57,8 @@ macro_rules! scripts {
                     version: Script::new("return redis.call('INFO', 'server')"),
                     open: Script::new(concat!("#!lua\n", include_str!("open.lua"))),
                     $($name: Script::new(concat!(
-                        "#!lua", $flags, "\n", include_str!("common.lua"), include_str!(concat!(stringify!($name), ".lua"))
+                        "#!lua", $flags, "\n", include_str!("common.lua"), $(include_str!($with),)?
+                        include_str!(concat!(stringify!($name), ".lua"))
                     )),)*
                 }
             }
@@ -69,7 +70,9 @@ scripts! {
     tip " flags=no-writes",
     find " flags=no-writes",
     claim "",
-    apply "",
+    apply "" "flights.lua",
+    ask " flags=allow-oom" "flights.lua",
+    land " flags=allow-oom" "flights.lua",
     agenda " flags=no-writes",
     take_due "",
     take_rechecks "",
@@ -81,7 +84,7 @@ scripts! {
     lessons " flags=no-writes",
     put_lessons "",
     forget_idle "",
-    forget "",
+    forget "" "flights.lua",
     watch "",
     unwatch "",
     watches " flags=no-writes",
@@ -130,6 +133,11 @@ impl Arguments {
 
     pub(super) fn time(self, time: Timestamp) -> Self {
         self.with(millis(time))
+    }
+
+    /// Time as a test moves it. Otherwise the server's own clock counts, which is the same for all replicas.
+    pub(super) fn clock(self, clock: &Clock) -> Self {
+        self.or_empty(clock.moved_by_hand().map(|elapsed| elapsed.as_micros().to_string()))
     }
 
     pub(super) fn number(self, number: u64) -> Self {

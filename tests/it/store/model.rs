@@ -273,11 +273,12 @@ async fn follow(model: &mut Model, store: &Opened, step: Step) {
                 also_due,
                 siblings_due: siblings.map(at),
                 outlook: model.unlike_any(rank),
+                flown: false,
                 ..write(&key, expected, model.looks, due)
             };
             match store.apply(write.clone()).await.unwrap() {
                 Applied::Conflict(held) => assert!(stale && *held == present),
-                Applied::Forgotten => panic!("nobody was forgotten"),
+                Applied::Forgotten | Applied::Late => panic!("nobody was forgotten or late"),
                 Applied::Done(end) => {
                     assert!(!stale);
                     model.apply(&write, end);

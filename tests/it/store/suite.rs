@@ -71,7 +71,7 @@ pub(super) async fn of_many_writes_from_one_revision_exactly_one_wins(engine: im
         match racer.await.unwrap() {
             (id, Applied::Done(token)) => won.push((id, token)),
             (_, Applied::Conflict(held)) => lost.push(held),
-            (_, Applied::Forgotten) => panic!("nobody was forgotten"),
+            (_, Applied::Forgotten | Applied::Late) => panic!("nobody was forgotten or late"),
         }
     }
     assert_eq!((won.len(), lost.len()), (1, 63));
@@ -92,7 +92,7 @@ pub(super) async fn many_writers_that_try_again_all_get_through(engine: impl Eng
                     match store.apply(write(&full("1"), expected, id, 10)).await.unwrap() {
                         Applied::Done(token) => return (expected, token),
                         Applied::Conflict(held) => expected = held.revision,
-                        Applied::Forgotten => panic!("nobody was forgotten"),
+                        Applied::Forgotten | Applied::Late => panic!("nobody was forgotten or late"),
                     }
                 }
             })

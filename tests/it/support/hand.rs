@@ -39,7 +39,7 @@ pub(crate) async fn flowing(options: Options) -> World {
 const TICK: Duration = Duration::from_millis(10);
 
 /// A manual clock that moves by `step` in each [`TICK`], until the test's runtime ends.
-fn creeping(start: Timestamp, step: Duration) -> Clock {
+pub(crate) fn creeping(start: Timestamp, step: Duration) -> Clock {
     let clock = Clock::manual(start);
     let creeping = clock.clone();
     tokio::spawn(async move {

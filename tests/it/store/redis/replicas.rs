@@ -51,7 +51,7 @@ async fn replicas_write_one_unbroken_chain() {
                     match store.apply(write).await.unwrap() {
                         Applied::Done(token) => break links.push((expected, token)),
                         Applied::Conflict(held) => expected = held.revision,
-                        Applied::Forgotten => panic!("nobody was forgotten"),
+                        Applied::Forgotten | Applied::Late => panic!("nobody was forgotten or late"),
                     }
                 }
             }

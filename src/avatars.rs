@@ -367,16 +367,22 @@ impl Avatars {
 
     fn touched(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.touch(now, self.0.touches.grain()) {
-            self.0.touches.add(Touch {
-                key: key.clone(),
-                at: now,
-                due_at: slot.entry.deadline(),
-                recheck_at: slot.entry.checked_at + self.0.config.rules.recheck_interval,
-            });
+            self.remember(key, slot, now);
         }
         if now.since(slot.entry.due_at) >= OVERDUE || slot.entry.is_from_later(now) {
             self.refresh_overdue(key, slot, now);
         }
+    }
+
+    /// Seldom beside hits, which are to stay small.
+    #[cold]
+    fn remember(&self, key: &Key, slot: &Slot, now: Timestamp) {
+        self.0.touches.add(Touch {
+            key: key.clone(),
+            at: now,
+            due_at: slot.entry.deadline(),
+            recheck_at: slot.entry.checked_at + self.0.config.rules.recheck_interval,
+        });
     }
 
     /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.

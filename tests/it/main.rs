@@ -26,6 +26,7 @@ mod native;
 mod negative;
 mod outbound;
 mod pictures;
+mod replicas;
 mod restart;
 mod soak;
 mod store;

@@ -36,6 +36,7 @@ mod activity;
 mod answer;
 mod endings;
 mod flight;
+mod follow;
 mod look;
 mod memory;
 mod slot;
@@ -46,6 +47,7 @@ pub use activity::Noticed;
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
+use follow::Passed;
 use memory::Memory;
 pub use slot::{Answer, Head, History, Kind, Shape, Slot, tag_of};
 use touches::Touches;
@@ -98,8 +100,10 @@ struct Inner {
     budget: Budget,
     flights: Arc<Flights>,
     endings: Endings,
-    /// Counts what was forgotten on somebody's word.
+    /// Counts how often it was not known what of it all is from before.
     forgets: AtomicU64,
+    /// What other replicas have noticed lately.
+    passed: Passed,
     touches: Touches,
     metrics: Arc<Metrics>,
     figures: Figures,
@@ -214,6 +218,7 @@ impl Avatars {
             flights: Arc::default(),
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             forgets: AtomicU64::new(0),
+            passed: Passed::default(),
             touches: Touches::new(config.warm_for),
             config,
             clock,
@@ -340,10 +345,11 @@ impl Avatars {
         }
     }
 
-    /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
+    /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second. What
+    /// another replica has looked at since suffices.
     fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(key).is_none() {
-            let need = Need { after: Some(now) };
+            let need = Need { after: Some(slot.entry.checked_at) };
             let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
             if pilot {
                 // The flight lives as long as somebody waits for it.

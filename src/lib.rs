@@ -281,6 +281,7 @@ impl App {
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
+        tasks.spawn(avatars.clone().follow(measured.clone()));
         let refresh = Refresh::new(refresh::Parts {
             config: config.refresh,
             clock: clock.clone(),

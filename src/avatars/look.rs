@@ -44,8 +44,8 @@ impl Inner {
         self.unless_forgotten(key, found).await
     }
 
-    /// Does something that brings an answer into memory, and takes it out again if somebody was forgotten meanwhile: it may be
-    /// from before.
+    /// Does something that brings an answer into memory, and takes it out again if somebody was forgotten meanwhile, or another
+    /// replica has noticed a change: it may be from before.
     async fn unless_forgotten<T>(&self, key: &Key, bring: impl Future<Output = T>) -> T {
         let forgets = self.forgets.load(Ordering::SeqCst);
         let brought = bring.await;
@@ -53,6 +53,7 @@ impl Inner {
             self.memory.remove(key);
             self.endings.succeeded(key);
         }
+        self.passed.outdates(key, &self.memory);
         brought
     }
 

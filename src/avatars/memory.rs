@@ -94,6 +94,17 @@ impl Memory {
         }
     }
 
+    /// Forgets the answers about a subject that are from before its change to `version`.
+    pub(super) fn forget_before(&self, subject: &Subject, version: u64) {
+        for variant in (0..4).map(Variant::from_bits) {
+            let digest = self.digest(&Key { subject: subject.clone(), variant });
+            self.cache.entry(digest).and_compute_with(|held| match held {
+                Some(held) if held.value().history().version < version => Op::Remove,
+                _ => Op::Nop,
+            });
+        }
+    }
+
     /// Takes one answer out.
     pub(super) fn remove(&self, key: &Key) {
         self.cache.invalidate(&self.digest(key));

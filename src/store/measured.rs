@@ -279,6 +279,10 @@ impl Log for Measured {
         self.measure("trim_log", self.store.trim_log(before, limit)).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     fn tip(&self) -> watch::Receiver<u64> {
         self.store.tip()
     }

@@ -33,6 +33,10 @@ impl Log for Redis {
         number(self.run(|scripts| &scripts.trim_log, arguments).await?)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn tip(&self) -> watch::Receiver<u64> {
         self.shared.tip.subscribe()
     }

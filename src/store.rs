@@ -18,6 +18,7 @@ use crate::outcome::Token;
 
 mod device;
 mod endpoints;
+mod lease;
 mod log;
 pub mod measured;
 pub mod none;
@@ -28,6 +29,7 @@ pub use device::DeviceRecord;
 pub use endpoints::{
     Delivery, Disabled, Endpoint, Endpoints, Kept, Known, LastResult, Progress, Put, Secret, Standing,
 };
+pub use lease::{Lease, Wish};
 pub use log::{Extent, Log, Page, Record, What};
 
 /// What every engine is: the records and the log, which are written together, and the webhooks that are told of it.
@@ -44,6 +46,9 @@ pub enum StoreError {
     /// A record cannot be read, because a newer program wrote it.
     #[error("a stored record cannot be read: {0}")]
     Unreadable(#[from] crate::record::Unreadable),
+    /// Somebody else has what the caller wrote for: nothing was written, and trying again does not help.
+    #[error("the lease has gone to somebody else")]
+    Fenced,
 }
 
 /// Why the store could not be opened: a sentence for the person who starts the program.

@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 24] = [
+const OPERATIONS: [&str; 25] = [
     "find",
     "claim",
     "apply",
@@ -57,6 +57,7 @@ const OPERATIONS: [&str; 24] = [
     "drop_endpoint",
     "deliveries",
     "progress",
+    "lease",
     "revive",
 ];
 
@@ -138,7 +139,10 @@ impl Measured {
             Err(_) => (Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))), true),
         };
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());
-        if let Err(error) = &result {
+        // Who was fenced off was answered, and rightly so.
+        if let Err(error) = &result
+            && !matches!(error, StoreError::Fenced)
+        {
             self.metrics.store_errors.with_label_values(&[operation]).inc();
             if let StoreError::Unavailable(reason) = error {
                 self.fails(operation, reason, began, late);

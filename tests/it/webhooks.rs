@@ -21,6 +21,7 @@ mod forget;
 mod kills;
 mod order;
 mod refusals;
+mod replicas;
 mod secrets;
 mod signatures;
 

@@ -9,6 +9,7 @@ local DUE, IDLE, WATCHES = base .. 'due', base .. 'idle', base .. 'watches'
 local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
 local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
 local ENDPOINTS, STANDINGS, DEAD_AGES = base .. 'endpoints', base .. 'standings', base .. 'dead_ages'
+local LEASES = base .. 'leases'
 
 -- The last three arguments of every script, the log as the caller has seen it: the last event id, the epoch, the last sequence.
 local seen_last, seen_epoch, seen_event = tonumber(table.remove(ARGV)), table.remove(ARGV), table.remove(ARGV)
@@ -199,6 +200,12 @@ end
 local function delivery_of(endpoint, sequence)
     local packed = redis.call('HGET', base .. 'd:' .. endpoint, sequence)
     return packed and cmsgpack.unpack(packed)
+end
+
+-- Who delivers for an endpoint: token, beat, holder. The token is 0 where nobody does.
+local function lease_of(endpoint)
+    local token, beat, holder = string.match(redis.call('HGET', LEASES, endpoint) or '', '^(%d+) (%d+) (.*)$')
+    return tonumber(token or 0), tonumber(beat or 0), holder
 end
 
 -- A delivery is to be made, and not dead.

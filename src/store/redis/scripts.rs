@@ -90,6 +90,7 @@ scripts! {
     drop_endpoint "",
     deliveries " flags=no-writes",
     progress "",
+    lease "",
     kept " flags=no-writes",
     revive "",
     trim_dead "",

@@ -49,6 +49,9 @@ pub enum StoreError {
     /// Somebody else has what the caller wrote for: nothing was written, and trying again does not help.
     #[error("the lease has gone to somebody else")]
     Fenced,
+    /// What is to be read of the log is on one server alone, which has replicas: it may be lost yet, and nobody is to be told of it.
+    #[error("what was recorded last is not on the server's replicas yet")]
+    Unconfirmed,
 }
 
 /// Why the store could not be opened: a sentence for the person who starts the program.

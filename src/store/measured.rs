@@ -139,9 +139,9 @@ impl Measured {
             Err(_) => (Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))), true),
         };
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());
-        // Who was fenced off was answered, and rightly so.
+        // Who was fenced off was answered, and rightly so; replicas that lag are no failure either.
         if let Err(error) = &result
-            && !matches!(error, StoreError::Fenced)
+            && !matches!(error, StoreError::Fenced | StoreError::Unconfirmed)
         {
             self.metrics.store_errors.with_label_values(&[operation]).inc();
             if let StoreError::Unavailable(reason) = error {
@@ -168,6 +168,21 @@ impl Measured {
             Standing::Fails(_) => {}
         }
         self.hangs.fetch_or(late, Ordering::Relaxed);
+    }
+
+    /// Whether what was recorded last is announced to nobody.
+    fn holds_back(&self, holds_back: bool) {
+        if (self.metrics.log_unconfirmed.get() == 1) == holds_back {
+            return;
+        }
+        self.metrics.log_unconfirmed.set(holds_back.into());
+        if holds_back {
+            tracing::warn!(
+                "no replica of the store confirms what is recorded: changes are not announced until one does"
+            );
+        } else {
+            tracing::info!("what is recorded is confirmed, and announced, again");
+        }
     }
 
     fn damaged(&self, held: &Held) {
@@ -272,7 +287,14 @@ impl Store for Measured {
 #[async_trait]
 impl Log for Measured {
     async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.measure("read_log", self.store.read_log(after, limit)).await
+        let read = self.measure("read_log", self.store.read_log(after, limit)).await;
+        match &read {
+            Err(StoreError::Unconfirmed) => self.holds_back(true),
+            // What is read up to the end tells that all of it is confirmed.
+            Ok(page) if !page.records.is_empty() && page.records.len() < limit => self.holds_back(false),
+            _ => {}
+        }
+        read
     }
 
     async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {

@@ -10,9 +10,10 @@
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `log` and `endpoints` read what
-//! the scripts answer, `follow` hears of what other replicas append; this file joins them.
+//! the scripts answer, `follow` hears of what other replicas append, `confirm` waits for the server's replicas; this file joins them.
 
 mod address;
+mod confirm;
 mod endpoints;
 mod follow;
 mod link;
@@ -33,6 +34,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::address::Address;
 
+use self::confirm::Confirmed;
 use self::link::Link;
 use self::reply::{Fields, number};
 use self::scripts::{Arguments, Script, Scripts, millis};
@@ -73,6 +75,8 @@ struct Shared {
     seen: RwLock<Seen>,
     /// Its last sequence, for those who wait.
     tip: watch::Sender<u64>,
+    /// As far as the server's replicas have it, where it has any.
+    confirmed: Confirmed,
 }
 
 /// A log, and how far it reaches.

@@ -1,6 +1,8 @@
 //! Many replicas on one Redis behave as one: through whole programs, in front of one gateway.
 
+mod confirmed;
 mod memories;
 mod opening;
+mod stream;
 
 const ADA: &str = "999001";

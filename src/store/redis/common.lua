@@ -184,6 +184,11 @@ local function extent()
     return meta[1], tonumber(meta[2]), tonumber(meta[3])
 end
 
+-- How many replicas the server has.
+local function replicas()
+    return tonumber(string.match(redis.call('INFO', 'replication'), 'connected_slaves:(%d+)') or 0)
+end
+
 -- Takes out what is kept of one delivery of an endpoint.
 local function end_delivery(endpoint, sequence, name)
     redis.call('HDEL', base .. 'd:' .. endpoint, sequence)

@@ -80,6 +80,7 @@ scripts! {
     watches " flags=no-writes",
     read_log " flags=no-writes",
     history " flags=no-writes",
+    beat "",
     trim_log "",
     device " flags=no-writes",
     put_device "",

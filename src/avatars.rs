@@ -39,6 +39,7 @@ mod flight;
 mod follow;
 mod look;
 mod memory;
+mod put_back;
 mod slot;
 mod subjects;
 mod touches;
@@ -49,6 +50,7 @@ use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
 use follow::Passed;
 use memory::Memory;
+use put_back::PutBack;
 pub use slot::{Answer, Head, History, Kind, Shape, Slot, tag_of};
 use touches::Touches;
 
@@ -104,6 +106,7 @@ struct Inner {
     forgets: AtomicU64,
     /// What other replicas have noticed lately.
     passed: Passed,
+    put_back: PutBack,
     touches: Touches,
     metrics: Arc<Metrics>,
     figures: Figures,
@@ -219,6 +222,7 @@ impl Avatars {
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             forgets: AtomicU64::new(0),
             passed: Passed::default(),
+            put_back: PutBack::default(),
             touches: Touches::new(config.warm_for),
             config,
             clock,
@@ -320,6 +324,7 @@ impl Avatars {
     /// Writes what clients asked for since the last time into the store.
     pub async fn flush_touches(&self) {
         let touches = self.0.touches.take();
+        self.0.put_back.asked(&touches);
         if !touches.is_empty()
             && let Err(error) = self.0.store.touch(touches).await
         {

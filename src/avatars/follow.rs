@@ -4,7 +4,8 @@
 //! * Of a subject whose change passes by, everything goes that is from before that change. What this replica has noticed itself
 //!   is in its memory as it is afterwards, and stays: the history in a slot says which changes it has seen.
 //! * Who was forgotten is not said: everything goes.
-//! * Where something may have passed by unseen, because trimming was faster or the log is another one, everything goes.
+//! * Where something may have passed by unseen, because trimming was faster, everything goes; where the log is another one, `put_back`
+//!   brings memory and store together.
 //! * What is being brought from the store meanwhile may be from before, too: it is compared with what passed by lately, and thrown
 //!   out again.
 //!
@@ -69,6 +70,7 @@ impl Avatars {
         if log.is_shared() {
             tokio::select! {
                 () = self.0.follow(&*log) => {}
+                () = self.put_back() => {}
                 () = self.0.stop.cancelled() => {}
             }
         }
@@ -101,6 +103,10 @@ impl Inner {
     /// Takes note of what has passed by; returns where to read on.
     fn passes(&self, place: Option<Cursor>, page: &Page, is_full: bool) -> Cursor {
         let end = page.extent.cursor(page.extent.last);
+        if place.is_some_and(|place| place.epoch != page.extent.epoch) {
+            self.put_back.begin(self.clock.now(), self.clock.elapsed());
+            return end;
+        }
         let Some(place) = place.filter(|place| page.extent.reaches(*place)) else {
             self.forget_all();
             return end;

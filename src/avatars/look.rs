@@ -292,7 +292,7 @@ fn other(key: &Key, sight: Sight) -> Key {
     Key { subject: key.subject.clone(), variant }
 }
 
-fn entropy() -> u128 {
+pub(super) fn entropy() -> u128 {
     let mut bytes = [0; 16];
     if getrandom::fill(&mut bytes).is_err() {
         return fastrand::u128(..);

@@ -110,6 +110,15 @@ impl Memory {
         self.cache.invalidate(&self.digest(key));
     }
 
+    /// Forgets all but these. Goes through everything.
+    pub(super) fn retain(&self, stays: impl Fn(u128, &Slot) -> bool) {
+        for (digest, slot) in &self.cache {
+            if !stays(*digest, &slot) {
+                self.cache.invalidate(&*digest);
+            }
+        }
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&self) {
         self.cache.invalidate_all();
@@ -121,7 +130,8 @@ impl Memory {
         (self.cache.entry_count(), self.cache.weighted_size())
     }
 
-    fn digest(&self, key: &Key) -> u128 {
+    /// What it is kept under.
+    pub(super) fn digest(&self, key: &Key) -> u128 {
         let Key { subject: Subject { device, jid }, variant } = key;
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
         // The user behind its length, and the long part last: no two keys are spelled alike.

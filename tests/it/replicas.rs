@@ -1,6 +1,7 @@
 //! Many replicas on one Redis behave as one: through whole programs, in front of one gateway.
 
 mod confirmed;
+mod emptied;
 mod memories;
 mod opening;
 mod stream;

@@ -44,7 +44,9 @@ impl Webhooks {
     pub(super) async fn keep(&self) {
         while self.is_shared() && !self.0.stop.is_cancelled() {
             let wishes = self.leases().wishes(self.0.board.ids(), Instant::now());
-            if let Err(error) = self.ask(wishes).await {
+            if !wishes.is_empty()
+                && let Err(error) = self.ask(wishes).await
+            {
                 tracing::debug!(%error, "leases of webhook endpoints cannot be kept");
             }
             tokio::select! {

@@ -1,5 +1,6 @@
 //! What only the engine on Redis promises: many replicas on one server, servers that come and go, and who may come in.
 
+mod confirmed;
 mod leases;
 mod places;
 mod replicas;

@@ -24,6 +24,7 @@ mod refusals;
 mod replicas;
 mod secrets;
 mod signatures;
+mod takeovers;
 
 const ADA: &str = "999001";
 const BOB: &str = "999002";

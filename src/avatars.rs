@@ -37,9 +37,11 @@ mod answer;
 mod depart;
 mod endings;
 mod flight;
+mod follow;
 mod learning;
 mod look;
 mod memory;
+mod put_back;
 mod slot;
 mod subjects;
 mod touches;
@@ -48,8 +50,10 @@ pub use activity::Noticed;
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
 use flight::{Ending, Flights, Source, Wait};
+use follow::Passed;
 use learning::Learning;
 use memory::Memory;
+use put_back::PutBack;
 pub use slot::{Answer, Head, History, Kind, Shape, Slot, tag_of};
 use touches::Touches;
 
@@ -101,8 +105,11 @@ struct Inner {
     budget: Budget,
     flights: Arc<Flights>,
     endings: Endings,
-    /// Counts what was forgotten on somebody's word.
+    /// Counts how often it was not known what of it all is from before.
     forgets: AtomicU64,
+    /// What other replicas have noticed lately.
+    passed: Passed,
+    put_back: PutBack,
     touches: Touches,
     learning: Learning,
     metrics: Arc<Metrics>,
@@ -223,6 +230,8 @@ impl Avatars {
             flights: Arc::default(),
             endings: Endings::new(config.memory_limit / ENDINGS_SHARE, clock.clone()),
             forgets: AtomicU64::new(0),
+            passed: Passed::default(),
+            put_back: PutBack::default(),
             touches: Touches::new(config.warm_for),
             learning: Learning::default(),
             config,
@@ -349,6 +358,7 @@ impl Avatars {
     /// Writes what clients asked for since the last time into the store.
     pub async fn flush_touches(&self) {
         let touches = self.0.touches.take();
+        self.0.put_back.asked(&touches);
         if !touches.is_empty()
             && let Err(error) = self.0.store.touch(touches).await
         {
@@ -385,10 +395,11 @@ impl Avatars {
         });
     }
 
-    /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second.
+    /// The schedule does not keep up with an entry that is asked for: whoever asks gets it looked at, once per second. What
+    /// another replica has looked at since suffices.
     fn refresh_overdue(&self, key: &Key, slot: &Slot, now: Timestamp) {
         if slot.nudge(now) && self.0.endings.of(key).is_none() && self.blocked(&key.subject.device).is_none() {
-            let need = Need { after: Some(now) };
+            let need = Need { after: Some(slot.entry.checked_at) };
             let (seat, pilot) = self.board(key, Priority::Expiring, need, true);
             if pilot {
                 // The flight lives as long as somebody waits for it.

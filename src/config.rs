@@ -20,6 +20,7 @@ use ::http::Uri;
 use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
+use crate::store::redis::Address;
 use crate::{avatars, budget, duration, events, gateway, http, outbound, refresh, telemetry};
 
 mod addresses;
@@ -126,6 +127,8 @@ pub struct SimulatedGateway {
 pub enum StoreLocation {
     /// A SQLite file; the path may be relative to the working directory.
     Sqlite(PathBuf),
+    /// A Redis, which other replicas may use as well.
+    Redis(Address),
     /// Wherever there is room, until the process ends.
     Temporary,
 }

@@ -249,6 +249,12 @@ impl Events {
         Ok(extent.cursor(self.begin(&extent, start).0))
     }
 
+    /// Whether other processes may use the same store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.log.is_shared()
+    }
+
     /// When the oldest record behind the sequence `after` was appended.
     ///
     /// # Errors

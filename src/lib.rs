@@ -5,7 +5,7 @@
 //! ```text
 //!  client ── http ── avatars ──┬─ memory (moka)                        hit: nothing else is touched
 //!             │                └─ flight, one per key
-//!             │                     ├─ store ─ sqlite                  found: into memory
+//!             │                     ├─ store ─ sqlite or redis         found: into memory
 //!             │                     ├─ budget                          who may ask now, who waits, who is refused
 //!             │                     ├─ gateway                         one question, every reply classified
 //!             │                     └─ change + entry ─ store.apply    computed purely, written atomically
@@ -34,7 +34,6 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,9 +79,10 @@ use http::Edge;
 use metrics::Metrics;
 use outbound::Outbound;
 use refresh::Refresh;
-use store::Store;
 use store::measured::Measured;
+use store::redis::Redis;
 use store::sqlite::Sqlite;
+use store::{Engine, Store};
 
 /// The version, as `--version` and the metrics say it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -264,9 +264,8 @@ impl App {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let (path, folder) = place(config.store)?;
-        let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await.map_err(io::Error::other)??;
-        let measured = Arc::new(Measured::new(Arc::new(opened), metrics.clone()));
+        let (engine, folder) = open(config.store, &clock).await?;
+        let measured = Arc::new(Measured::new(engine, metrics.clone()));
         let store: Arc<dyn Store> = measured.clone();
 
         let tasks = TaskTracker::new();
@@ -282,6 +281,7 @@ impl App {
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
+        tasks.spawn(avatars.clone().follow(measured.clone()));
         let refresh = Refresh::new(refresh::Parts {
             config: config.refresh,
             clock: clock.clone(),
@@ -394,13 +394,16 @@ fn outbound(
     Outbound::new(config, clock.clone())
 }
 
-/// The store's file, and the folder that goes with it if it is temporary.
-fn place(location: StoreLocation) -> io::Result<(PathBuf, Option<tempfile::TempDir>)> {
-    match location {
-        StoreLocation::Sqlite(path) => Ok((path, None)),
+/// The engine that remembers, and the folder that goes with it if it is temporary.
+async fn open(location: StoreLocation, clock: &Clock) -> Result<(Arc<dyn Engine>, Option<tempfile::TempDir>), Error> {
+    let (path, folder) = match location {
+        StoreLocation::Redis(address) => return Ok((Arc::new(Redis::open(address, clock.clone()).await?), None)),
+        StoreLocation::Sqlite(path) => (path, None),
         StoreLocation::Temporary => {
             let folder = tempfile::Builder::new().prefix("avatar-proxy-").tempdir()?;
-            Ok((folder.path().join("avatar-proxy.db"), Some(folder)))
+            (folder.path().join("avatar-proxy.db"), Some(folder))
         }
-    }
+    };
+    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await.map_err(io::Error::other)??;
+    Ok((Arc::new(opened), folder))
 }

@@ -166,6 +166,8 @@ metrics! {
     store_bytes: IntGauge = "store_bytes";
     /// Whether the store answers (1) or not (0).
     store_up: IntGauge = "store_up";
+    /// Whether changes are recorded and not announced, because none of the store's replicas has confirmed them (1), or not (0).
+    log_unconfirmed: IntGauge = "log_unconfirmed";
     /// Time the store took, by operation.
     store_seconds: HistogramVec = "store_seconds" ["operation"] in LATENCY;
     /// Failures of the store, by operation.

@@ -19,6 +19,7 @@ use crate::recheck::Outlook;
 
 mod device;
 mod endpoints;
+mod lease;
 mod log;
 pub mod measured;
 pub mod none;
@@ -31,6 +32,7 @@ pub use device::DeviceRecord;
 pub use endpoints::{
     Delivery, Disabled, Endpoint, Endpoints, Kept, Known, LastResult, Progress, Put, Secret, Standing,
 };
+pub use lease::{Lease, Wish};
 pub use log::{Extent, Log, Page, Record, What};
 pub use schedule::{Agenda, Candidate, Due, Outlay, Picture, Schedule, Touch};
 pub use shared::{Ending, Landing, Question, Shared, Told};
@@ -50,6 +52,12 @@ pub enum StoreError {
     /// A record cannot be read, because a newer program wrote it.
     #[error("a stored record cannot be read: {0}")]
     Unreadable(#[from] crate::record::Unreadable),
+    /// Somebody else has what the caller wrote for: nothing was written, and trying again does not help.
+    #[error("the lease has gone to somebody else")]
+    Fenced,
+    /// What is to be read of the log is on one server alone, which has replicas: it may be lost yet, and nobody is to be told of it.
+    #[error("what was recorded last is not on the server's replicas yet")]
+    Unconfirmed,
 }
 
 /// Why the store could not be opened: a sentence for the person who starts the program.

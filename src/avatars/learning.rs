@@ -66,6 +66,11 @@ impl Learning {
         Next { outlook, recheck_at: now + soonest, lesson }
     }
 
+    /// Somebody of whom nothing else is known.
+    pub(super) fn met(&self, held: &Held, at: Timestamp) -> Outlook {
+        lock(&self.lessons).met(held.virtual_now, at, 1.0, fastrand::f64())
+    }
+
     /// Learns from a look that was recorded.
     pub(super) fn learn(&self, next: &Next) {
         if let Some((before, look)) = &next.lesson {

@@ -47,8 +47,8 @@ impl Inner {
         self.unless_forgotten(key, found).await
     }
 
-    /// Does something that brings an answer into memory, and takes it out again if somebody was forgotten meanwhile: it may be
-    /// from before.
+    /// Does something that brings an answer into memory, and takes it out again if somebody was forgotten meanwhile, or another
+    /// replica has noticed a change: it may be from before.
     async fn unless_forgotten<T>(&self, key: &Key, bring: impl Future<Output = T>) -> T {
         let forgets = self.forgets.load(Ordering::SeqCst);
         let brought = bring.await;
@@ -56,6 +56,7 @@ impl Inner {
             self.memory.remove(key);
             self.endings.succeeded(key);
         }
+        self.passed.outdates(key, &self.memory);
         brought
     }
 
@@ -320,7 +321,7 @@ fn other(key: &Key, sight: Sight) -> Key {
     Key { subject: key.subject.clone(), variant }
 }
 
-fn entropy() -> u128 {
+pub(super) fn entropy() -> u128 {
     let mut bytes = [0; 16];
     if getrandom::fill(&mut bytes).is_err() {
         return fastrand::u128(..);

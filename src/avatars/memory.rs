@@ -94,9 +94,29 @@ impl Memory {
         }
     }
 
+    /// Forgets the answers about a subject that are from before its change to `version`.
+    pub(super) fn forget_before(&self, subject: &Subject, version: u64) {
+        for variant in (0..4).map(Variant::from_bits) {
+            let digest = self.digest(&Key { subject: subject.clone(), variant });
+            self.cache.entry(digest).and_compute_with(|held| match held {
+                Some(held) if held.value().history().version < version => Op::Remove,
+                _ => Op::Nop,
+            });
+        }
+    }
+
     /// Takes one answer out.
     pub(super) fn remove(&self, key: &Key) {
         self.cache.invalidate(&self.digest(key));
+    }
+
+    /// Forgets all but these. Goes through everything.
+    pub(super) fn retain(&self, stays: impl Fn(u128, &Slot) -> bool) {
+        for (digest, slot) in &self.cache {
+            if !stays(*digest, &slot) {
+                self.cache.invalidate(&*digest);
+            }
+        }
     }
 
     /// Forgets everything.
@@ -110,7 +130,8 @@ impl Memory {
         (self.cache.entry_count(), self.cache.weighted_size())
     }
 
-    fn digest(&self, key: &Key) -> u128 {
+    /// What it is kept under.
+    pub(super) fn digest(&self, key: &Key) -> u128 {
         let Key { subject: Subject { device, jid }, variant } = key;
         let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
         // The user behind its length, and the long part last: no two keys are spelled alike.

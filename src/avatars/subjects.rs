@@ -41,9 +41,9 @@ impl Avatars {
     pub async fn forget(&self, jid: &Jid, device: Option<&Device>) -> Result<bool, StoreError> {
         let inner = &self.0;
         let held = inner.store.forget(jid, device, inner.clock.now()).await?;
-        // In this order: a flight that ends after the second step sees the first, and takes back what it has brought.
-        inner.forgets.fetch_add(1, Ordering::SeqCst);
         if let Some(device) = device {
+            // In this order: a flight that ends after the second step sees the first, and takes back what it has brought.
+            inner.forgets.fetch_add(1, Ordering::SeqCst);
             let subject = Subject { device: device.clone(), jid: *jid };
             inner.memory.forget_others(&subject, None);
             for variant in (0..4).map(Variant::from_bits) {
@@ -51,8 +51,7 @@ impl Avatars {
             }
         } else {
             // Who knows under which devices answers are held that the store never saw.
-            inner.memory.clear();
-            inner.endings.clear();
+            inner.forget_all();
         }
         Ok(held)
     }

@@ -7,6 +7,7 @@ use http::Uri;
 use http::uri::Authority;
 
 use super::StoreLocation;
+use crate::store::redis::Address;
 
 /// An address to listen on: an IP address or `localhost` (which is 127.0.0.1, whatever the resolver says), and a port.
 ///
@@ -87,10 +88,10 @@ fn origin(text: &str) -> Result<String, String> {
     })
 }
 
-/// `sqlite:<path>`.
+/// `sqlite:<path>`, or the URL of a Redis.
 pub(super) fn store(text: &str) -> Result<StoreLocation, String> {
-    const FORM: &str =
-        "write sqlite:PATH, as in sqlite:avatar-proxy.db or sqlite:/var/lib/avatar-proxy/avatar-proxy.db";
+    const FORM: &str = "write sqlite:PATH, as in sqlite:avatar-proxy.db or sqlite:/var/lib/avatar-proxy/avatar-proxy.db, or \
+                        for many replicas redis://HOST";
     let (engine, path) = text.split_once(':').ok_or(FORM)?;
     match engine {
         "sqlite" if path.is_empty() => Err(format!("names no file; {FORM}")),
@@ -101,9 +102,7 @@ pub(super) fn store(text: &str) -> Result<StoreLocation, String> {
         }
         "sqlite" if path.contains(char::is_control) => Err(format!("has a control character in its path; {FORM}")),
         "sqlite" => Ok(StoreLocation::Sqlite(PathBuf::from(path))),
-        "redis" | "rediss" | "redis+sentinel" | "redis+cluster" => {
-            Err(format!("Redis comes in a later version; sqlite: is available now: {FORM}"))
-        }
+        "redis" | "rediss" | "redis+sentinel" | "redis+cluster" => Address::parse(text).map(StoreLocation::Redis),
         _ => Err(FORM.to_owned()),
     }
 }
@@ -206,13 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_a_file_for_now() {
+    fn the_store_is_a_file_or_a_redis() {
         assert_eq!(store("sqlite:a b.db"), Ok(StoreLocation::Sqlite("a b.db".into())));
         assert_eq!(store("sqlite:/a/b?.db"), Ok(StoreLocation::Sqlite("/a/b?.db".into())));
-        for text in ["redis://h", "rediss://h", "redis+sentinel://h", "redis+cluster://h"] {
-            let said = store(text).unwrap_err();
-            assert!(said.contains("later version") && said.contains("sqlite:"), "{said}");
+        for text in ["redis://h:6379", "rediss://h:1/2", "redis+sentinel://a:1,b:2/main", "redis+cluster://a:1,b:2"] {
+            let Ok(StoreLocation::Redis(address)) = store(text) else { panic!("{text} is a Redis") };
+            assert_eq!(address.to_string(), text);
         }
+        assert!(store("redis+sentinel://h").unwrap_err().contains("names no service"));
         for text in [
             "",
             "a.db",
@@ -230,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(https?://|sqlite:|localhost:|[*])?.*") {
+        fn no_text_panics(text in "(https?://|sqlite:|redis(\\+sentinel|\\+cluster)?://|localhost:|[*])?.*") {
             let _ = (listen(&text), gateway_url(&text), origins(&text), store(&text));
         }
     }

@@ -99,13 +99,13 @@ impl Flag {
         self.name.trim_start_matches('-')
     }
 
-    /// Whether values of it must never be shown.
-    pub(super) fn is_secret(&self) -> bool {
-        // The key itself, where its path should be; an address of a webhook whose path is its password.
+    /// Whether this value of it must never be shown.
+    pub(super) fn is_secret(&self, value: &str) -> bool {
+        // A password in a URL whose `@` was forgotten is one still. The key itself, where its path should be; an address of a webhook whose path is its password.
         matches!(
             self.name,
             "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret" | "--gateway-webhook-secret"
-        )
+        ) || self.name == "--store" && value.starts_with("redis")
     }
 
     /// Whether it may be given more than once, which is the same as once with commas in between.
@@ -416,11 +416,13 @@ const FLAGS: &[Flag] = &[
     },
     Flag {
         name: "--store",
-        form: "sqlite:PATH",
+        form: "sqlite:PATH|redis://HOST",
         default: Is("sqlite:avatar-proxy.db"),
         demo_default: Elsewhere,
         heading: Store,
-        help: "Where answers and changes are kept: a SQLite file, made if there is none, in a directory that exists",
+        help: "Where answers and changes are kept: a SQLite file, made if there is none, in a directory that exists; or, shared by \
+               many replicas, a Redis (7.0 or newer, or Valkey): redis://, rediss:// (TLS), redis+sentinel://HOST,HOST/SERVICE \
+               or redis+cluster://HOST,HOST",
     },
     Flag {
         name: "--memory-limit",

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, in words for the person who wrote it.
 //!
 //! A mistake names its flag, and the variable or file the value came from; it says what would be right. It shows the value
-//! unless that could hold a secret: values of `--auth`, `--gateway-auth` and `--tls-key` never, any other not if it contains an `@`, as a
+//! unless that could hold a secret: secrets and the URL of a Redis never, any other value not if it contains an `@`, as a
 //! URL with a password does, or a `?`.
 
 use std::fmt;
@@ -121,7 +121,7 @@ pub(super) enum Source {
 /// A value as a mistake may show it.
 pub(super) fn shown(flag: &Flag, value: &str) -> String {
     const LONGEST: usize = 80;
-    if flag.is_secret() || value.contains(['@', '?']) {
+    if flag.is_secret(value) || value.contains(['@', '?']) {
         return "the value (not shown here)".to_owned();
     }
     match value.char_indices().nth(LONGEST) {

@@ -1,7 +1,7 @@
 //! Webhooks: events delivered to addresses that others chose, each from where it left off.
 //!
 //! The rules kept here:
-//! * **One task for one endpoint**, and whoever changes an endpoint stops its task first: what is written down is never older than
+//! * **One task for one endpoint**, on all replicas together (`share.rs`), and whoever changes an endpoint stops its task first: what is written down is never older than
 //!   what was done.
 //! * **An endpoint that was given by a flag** is there as long as the flag is, under an id that its URL gives it, so that it goes
 //!   on over a restart from where it was. It may lead anywhere; those that were made over the API may not, unless the operator
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::Uri;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,17 +23,21 @@ use tokio_util::sync::CancellationToken;
 use self::board::{Board, Figures};
 use self::deliver::{Deliver, Shared, judge};
 use self::desk::Ending;
+use self::lease::{Held, Leases};
 use super::{Events, PACE, Start, TRIM_BATCH};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::outbound::{Reach, parse_url};
+use crate::outcome::Token;
 use crate::store::{Endpoint, Endpoints, Known, Secret, Standing, StoreError};
 
 mod board;
 mod change;
 mod deliver;
 mod desk;
+mod lease;
 mod schedule;
+mod share;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -99,25 +103,38 @@ struct Inner {
     stop: CancellationToken,
     /// By their id. Locked as long as one of them is being changed.
     tasks: Mutex<HashMap<String, Running>>,
+    /// Whose they are, where they are shared.
+    leases: std::sync::Mutex<Leases>,
+    /// A lease has come or gone.
+    moved: Notify,
 }
 
 /// An endpoint's task.
 struct Running {
+    /// What it was started with.
+    endpoint: Endpoint,
+    /// By which right.
+    lease: Token,
     stop: CancellationToken,
-    ends: JoinHandle<()>,
+    /// None where nothing is to be sent.
+    ends: Option<JoinHandle<()>>,
 }
 
 impl Running {
     async fn stop(self) {
         self.stop.cancel();
-        // One that panicked has ended as well.
-        let _ = self.ends.await;
+        if let Some(ends) = self.ends {
+            // One that panicked has ended as well.
+            let _ = ends.await;
+        }
     }
 
     /// Ends it without waiting for what is under way, of which nothing is to be written down any more.
     async fn abandon(self) {
-        self.ends.abort();
-        let _ = self.ends.await;
+        if let Some(ends) = self.ends {
+            ends.abort();
+            let _ = ends.await;
+        }
     }
 }
 
@@ -128,7 +145,9 @@ impl Webhooks {
         let Parts { config, clock, store, events, post, metrics, stop } = parts;
         let (began, board) = (clock.now(), Board::new(metrics.clone()));
         let shared = Shared { clock, store, events, post, metrics };
-        Self(Arc::new(Inner { config, shared, board, began, stop, tasks: Mutex::default() }))
+        let leases = std::sync::Mutex::new(Leases::new(hex::encode(random::<8>())));
+        let (tasks, moved) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { config, shared, board, began, stop, tasks, leases, moved }))
     }
 
     /// Delivers to all endpoints until it is stopped. Waits for the store where it fails.
@@ -140,6 +159,15 @@ impl Webhooks {
                 () = self.0.stop.cancelled() => return,
             }
         }
+        tokio::join!(self.keep(), self.go_on());
+        for (_, task) in self.0.tasks.lock().await.drain() {
+            task.stop().await;
+        }
+        self.give_up().await;
+    }
+
+    /// Looks after everything until it is stopped.
+    async fn go_on(&self) {
         let mut trim_at = Duration::ZERO;
         while !self.0.stop.is_cancelled() {
             let Shared { clock, events, .. } = &self.0.shared;
@@ -150,13 +178,16 @@ impl Webhooks {
             if let Err(error) = self.tend(is_time).await {
                 tracing::debug!(%error, "webhooks cannot be tended");
             }
+            if self.is_shared()
+                && let Err(error) = self.share().await
+            {
+                tracing::debug!(%error, "webhooks cannot be shared");
+            }
             tokio::select! {
                 () = tokio::time::sleep(PACE) => {}
+                () = self.0.moved.notified() => {}
                 () = self.0.stop.cancelled() => {}
             }
-        }
-        for (_, task) in self.0.tasks.lock().await.drain() {
-            task.stop().await;
         }
     }
 
@@ -170,8 +201,23 @@ impl Webhooks {
                 store.drop_endpoint(&endpoint.id).await?;
             }
         }
-        let now = self.0.shared.clock.now();
-        for Given { url, secret } in given {
+        self.put_given(&known).await?;
+        if self.is_shared() {
+            return self.share().await;
+        }
+        let mut tasks = self.0.tasks.lock().await;
+        for known in store.endpoints().await? {
+            if !tasks.contains_key(&known.endpoint.id) {
+                self.start(&mut tasks, known, Held::for_good());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what the flags give beside what is known.
+    async fn put_given(&self, known: &[Known]) -> Result<(), Trouble> {
+        let (store, now) = (&self.0.shared.store, self.0.shared.clock.now());
+        for Given { url, secret } in &self.0.config.given {
             if secret.is_none() {
                 tracing::warn!(endpoint = id_of(url), "deliveries are not signed: there is no --webhook-secret");
             }
@@ -182,12 +228,6 @@ impl Webhooks {
             let (url, created_at) = (url.clone(), before.map_or(now, |before| before.created_at));
             let endpoint = Endpoint { id, url, secrets, events: vec![], jids: vec![], from_flag: true, created_at };
             store.put_endpoint(endpoint, Standing::at(self.0.shared.events.place(Start::Now).await?), u64::MAX).await?;
-        }
-        let mut tasks = self.0.tasks.lock().await;
-        for known in store.endpoints().await? {
-            if !tasks.contains_key(&known.endpoint.id) {
-                self.start(&mut tasks, known);
-            }
         }
         Ok(())
     }
@@ -208,7 +248,7 @@ impl Webhooks {
         }
         let (end, now) = (events.end(), clock.now());
         changed.extend(
-            self.0.board.disabled(|figures| trims || (figures.oldest.is_none() && figures.lag(end, now).events > 0)),
+            self.0.board.untended(|figures| trims || (figures.oldest.is_none() && figures.lag(end, now).events > 0)),
         );
         for id in changed {
             self.recount(&id).await?;
@@ -221,7 +261,7 @@ impl Webhooks {
         let Some(row) = self.0.board.get(id) else { return Ok(()) };
         let Shared { store, events, .. } = &self.0.shared;
         let kept = store.kept(id).await?;
-        if !row.get().is_disabled() {
+        if !row.get().is_untended() {
             row.set(|figures| figures.kept.dead = kept.dead);
             return Ok(());
         }
@@ -246,25 +286,26 @@ impl Webhooks {
         if from_flag || self.0.config.allow_private { Reach::Anywhere } else { Reach::Public }
     }
 
-    fn start(&self, tasks: &mut HashMap<String, Running>, known: Known) {
+    fn state(&self, known: &Known) -> State {
+        let is_barred = parse_url(&known.endpoint.url, self.reach(known.endpoint.from_flag)).is_err();
+        State::of(&known.standing, is_barred.then_some(self.0.began))
+    }
+
+    fn start(&self, tasks: &mut HashMap<String, Running>, known: Known, held: Held) {
         let reach = self.reach(known.endpoint.from_flag);
         let url = parse_url(&known.endpoint.url, reach);
-        let state = State::of(&known.standing, url.is_err().then_some(self.0.began));
-        let row = self.0.board.put(&known.endpoint.id, Figures::of(&known, state));
+        let row = self.0.board.put(&known.endpoint.id, Figures::of(&known, self.state(&known)));
         let Known { endpoint, standing, .. } = known;
-        let url: Uri = match url {
-            Ok(_) if row.get().is_disabled() => return,
-            Ok(url) => url,
-            Err(error) => {
-                tracing::warn!(endpoint = endpoint.id, %error, "a webhook endpoint's address may not be used any more");
-                return;
-            }
-        };
-        let (id, stop) = (endpoint.id.clone(), self.0.stop.child_token());
-        let standing = watch::Sender::new(standing);
-        let deliver =
-            Deliver { endpoint, url, reach, shared: self.0.shared.clone(), standing, row, stop: stop.clone() };
-        tasks.insert(id, Running { stop, ends: tokio::spawn(deliver.run()) });
+        if let Err(error) = &url {
+            tracing::warn!(endpoint = endpoint.id, %error, "a webhook endpoint's address may not be used any more");
+        }
+        let (stop, lease, standing) = (self.0.stop.child_token(), held.token, watch::Sender::new(standing));
+        let url: Option<Uri> = url.ok().filter(|_| !row.get().is_disabled());
+        let ends = url.map(|url| {
+            let (endpoint, shared, stop) = (endpoint.clone(), self.0.shared.clone(), stop.clone());
+            tokio::spawn(Deliver { endpoint, url, reach, shared, standing, held, row, stop }.run())
+        });
+        tasks.insert(endpoint.id.clone(), Running { endpoint, lease, stop, ends });
     }
 
     /// All endpoints, by id.

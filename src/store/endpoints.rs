@@ -11,10 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{Lease, StoreError, Wish};
 use crate::clock::Timestamp;
 use crate::cursor::{Cursor, Epoch};
 use crate::jid::{Jid, Subject};
+use crate::outcome::Token;
 use crate::record::{self, Unreadable};
 
 /// Where events are delivered to.
@@ -154,6 +155,10 @@ pub enum Put {
 pub struct Progress {
     /// Whose.
     pub endpoint: String,
+    /// By which right this is said: the token of the endpoint's lease, 0 where nobody has it.
+    pub lease: Token,
+    /// What it is from now on, if that is something else.
+    pub becomes: Option<Endpoint>,
     /// How it stands now.
     pub standing: Standing,
     /// Deliveries to keep, or to keep as they are now.
@@ -201,8 +206,18 @@ pub trait Endpoints: Send + Sync {
     /// was forgotten meanwhile nothing comes back. Of an endpoint that was dropped nothing is written. Durable when it returns.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, and when the endpoint's lease has gone to somebody else: [`StoreError::Fenced`].
     async fn progress(&self, progress: Progress) -> Result<(), StoreError>;
+
+    /// Fulfils what somebody wishes of endpoints' leases, all in one step, and tells how each stands then; `None`: nobody has it, or
+    /// there is no such endpoint. In a store that only one process can use, all wishes are granted, and nothing is written.
+    ///
+    /// # Errors
+    /// When the store fails.
+    async fn lease(&self, holder: &str, wishes: &[(String, Wish)]) -> Result<Vec<Option<Lease>>, StoreError> {
+        let granted = |(_, wish): &(String, Wish)| (*wish != Wish::GiveUp).then(|| Lease::uncontested(holder));
+        Ok(wishes.iter().map(granted).collect())
+    }
 
     /// Makes an endpoint's dead deliveries behind the sequence `after` as good as new, due at `due`. Returns how many.
     ///

@@ -90,6 +90,11 @@ pub trait Log: Send + Sync {
     /// When the store fails.
     async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
+    /// Whether other processes may use the same store, and so append to the same log.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Changes whenever something was appended that can be read by then. What it holds is the last sequence.
     fn tip(&self) -> watch::Receiver<u64>;
 }

@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 33] = [
+const OPERATIONS: [&str; 34] = [
     "find",
     "claim",
     "ask",
@@ -68,6 +68,7 @@ const OPERATIONS: [&str; 33] = [
     "drop_endpoint",
     "deliveries",
     "progress",
+    "lease",
     "revive",
 ];
 
@@ -149,7 +150,10 @@ impl Measured {
             Err(_) => (Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))), true),
         };
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());
-        if let Err(error) = &result {
+        // Who was fenced off was answered, and rightly so; replicas that lag are no failure either.
+        if let Err(error) = &result
+            && !matches!(error, StoreError::Fenced | StoreError::Unconfirmed)
+        {
             self.metrics.store_errors.with_label_values(&[operation]).inc();
             if let StoreError::Unavailable(reason) = error {
                 self.fails(operation, reason, began, late);
@@ -175,6 +179,21 @@ impl Measured {
             Standing::Fails(_) => {}
         }
         self.hangs.fetch_or(late, Ordering::Relaxed);
+    }
+
+    /// Whether what was recorded last is announced to nobody.
+    fn holds_back(&self, holds_back: bool) {
+        if (self.metrics.log_unconfirmed.get() == 1) == holds_back {
+            return;
+        }
+        self.metrics.log_unconfirmed.set(holds_back.into());
+        if holds_back {
+            tracing::warn!(
+                "no replica of the store confirms what is recorded: changes are not announced until one does"
+            );
+        } else {
+            tracing::info!("what is recorded is confirmed, and announced, again");
+        }
     }
 
     fn damaged(&self, held: &Held) {
@@ -271,7 +290,14 @@ impl Store for Measured {
 #[async_trait]
 impl Log for Measured {
     async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.measure("read_log", self.store.read_log(after, limit)).await
+        let read = self.measure("read_log", self.store.read_log(after, limit)).await;
+        match &read {
+            Err(StoreError::Unconfirmed) => self.holds_back(true),
+            // What is read up to the end tells that all of it is confirmed.
+            Ok(page) if !page.records.is_empty() && page.records.len() < limit => self.holds_back(false),
+            _ => {}
+        }
+        read
     }
 
     async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {
@@ -280,6 +306,10 @@ impl Log for Measured {
 
     async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.measure("trim_log", self.store.trim_log(before, limit)).await
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 
     fn tip(&self) -> watch::Receiver<u64> {

@@ -11,10 +11,11 @@
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
-//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice; this file joins
-//! them.
+//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `confirm` waits for the
+//! server's replicas; this file joins them.
 
 mod address;
+mod confirm;
 mod endpoints;
 mod follow;
 mod link;
@@ -37,6 +38,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::address::Address;
 
+use self::confirm::Confirmed;
 use self::link::Link;
 use self::reply::{Fields, number};
 use self::scripts::{Arguments, Script, Scripts, millis};
@@ -78,6 +80,8 @@ struct Shared {
     tip: watch::Sender<u64>,
     /// The flights that ended, for those who wait.
     landings: Landings,
+    /// As far as the server's replicas have it, where it has any.
+    confirmed: Confirmed,
 }
 
 /// A log, and how far it reaches.

@@ -134,7 +134,7 @@ fn every_flag_is_read_by_the_commands_that_have_it() {
 
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_flags() {
-    let said = given(["serve", "--listen=0.0.0.0:80", "--hidden-ttl=60", "--store=redis://h", "--cors-origin=x"])
+    let said = given(["serve", "--listen=0.0.0.0:80", "--hidden-ttl=60", "--store=redis://h:x", "--cors-origin=x"])
         .with("AVATAR_PROXY_GATEWAY_AUTH", "ada:hunter2")
         .with("AVATAR_PROXY_GATEWAY_RATE", "0/s")
         .with("AVATAR_PROXY_HIDEN_TTL", "1m")
@@ -168,7 +168,8 @@ fn mistakes_name_their_flag_and_what_would_be_right() {
         ("--gateway-concurrency=two", "cannot use \"two\": write a whole number between 1 and 1000000"),
         ("--log-format=xml", "cannot use \"xml\": write text or json"),
         ("--allow-anonymous=yes", "cannot use \"yes\": write true or false"),
-        ("--store=redis://h", "cannot use \"redis://h\": Redis comes in a later version; sqlite: is available now"),
+        ("--store=redis://ada:hunter2", "cannot use the value (not shown here): its ports must be numbers"),
+        ("--store=redis+sentinel://h", "cannot use the value (not shown here): names no service behind the Sentinels"),
         ("--store=sqlite:", "cannot use \"sqlite:\": names no file; write sqlite:PATH"),
         ("--gateway-only", "is for `demo` alone"),
     ] {
@@ -366,7 +367,7 @@ fn listeners_and_gateway_have_addresses_of_their_own() {
 fn no_secret_is_shown() {
     let shown = given(["serve", "--auth=ada:hunter2,hunter2", "--gateway-url=http://ada:hunter2@h"])
         .with("AVATAR_PROXY_GATEWAY_AUTH", "hunter2")
-        .with("AVATAR_PROXY_STORE", "redis://:hunter2@h")
+        .with("AVATAR_PROXY_STORE", "redis://hunter2@h")
         .with("AVATAR_PROXY_WEBHOOK", "http://h/hunter2,ftp://h/hunter2")
         .with("AVATAR_PROXY_WEBHOOK_SECRET", "hunter2,hunter2 hunter2")
         .with("AVATAR_PROXY_GATEWAY_WEBHOOK_SECRET", "hunter2\n")

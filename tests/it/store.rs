@@ -118,6 +118,8 @@ every_engine! {
     endpoints::dead_deliveries_are_dropped_when_they_are_too_old,
     endpoints::who_is_forgotten_is_delivered_to_nobody,
     endpoints::webhooks_outlast_a_restart,
+    endpoints::what_an_endpoint_is_and_how_it_stands_change_together,
+    endpoints::a_lease_is_one_holders_who_fences_off_those_before,
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -13,6 +13,7 @@ pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod redis;
+pub(crate) mod relay;
 pub(crate) mod replica;
 pub(crate) mod subscriber;
 pub(crate) mod wire;

@@ -21,8 +21,10 @@ mod forget;
 mod kills;
 mod order;
 mod refusals;
+mod replicas;
 mod secrets;
 mod signatures;
+mod takeovers;
 
 const ADA: &str = "999001";
 const BOB: &str = "999002";

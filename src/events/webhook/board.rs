@@ -26,18 +26,33 @@ pub(super) struct Figures {
     pub(super) kept: Kept,
     /// When the oldest was noticed of what it has yet to get; `None`: not known, or there is nothing.
     pub(super) oldest: Option<Timestamp>,
+    /// Another replica delivers to it.
+    pub(super) elsewhere: bool,
 }
 
 impl Figures {
     /// As the store has it.
     pub(super) fn of(known: &Known, state: State) -> Self {
         let read = Arc::new(AtomicU64::new(known.standing.cursor.sequence));
-        Self { state, read, kept: known.kept, oldest: None }
+        Self { state, read, kept: known.kept, oldest: None, elsewhere: false }
     }
 
-    /// Nothing is sent to it, and no task writes its row.
+    /// Nothing is sent to it.
     pub(super) fn is_disabled(&self) -> bool {
         matches!(self.state, State::Disabled { .. })
+    }
+
+    /// No task writes its row.
+    pub(super) fn is_untended(&self) -> bool {
+        self.elsewhere || self.is_disabled()
+    }
+
+    /// Brings the row of one that another replica delivers to up to date with what the store says.
+    pub(super) fn follow(&mut self, now: Self) {
+        let is_same = self.elsewhere && self.kept == now.kept;
+        let stands = self.read.load(Ordering::Relaxed) >= now.read.load(Ordering::Relaxed);
+        // Found out once, it holds as long as nothing moves.
+        *self = Self { oldest: self.oldest.filter(|_| is_same && stands), ..now };
     }
 
     /// How far it is behind a log that ends at `end`.
@@ -90,10 +105,15 @@ impl Board {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// The ids of those, of what is not delivered to, whose figures are such.
-    pub(super) fn disabled(&self, such: impl Fn(&Figures) -> bool) -> Vec<String> {
+    /// All ids.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The ids of those, of what no task here delivers to, whose figures are such.
+    pub(super) fn untended(&self, such: impl Fn(&Figures) -> bool) -> Vec<String> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_such = |row: &Row| Some(row.get()).filter(Figures::is_disabled).is_some_and(|figures| such(&figures));
+        let is_such = |row: &Row| Some(row.get()).filter(Figures::is_untended).is_some_and(|figures| such(&figures));
         rows.iter().filter(|(_, row)| is_such(row)).map(|(id, _)| id.clone()).collect()
     }
 

@@ -1,7 +1,7 @@
 //! What may be done to endpoints: made, changed, sent something once more, dropped.
 //!
 //! The rules kept here:
-//! * **Whoever changes an endpoint stops its task first**, so that what is written down is never older than what was done.
+//! * **Whoever changes an endpoint stops its task first**, wherever it runs: by its lease, which fences off another replica's, so that what is written down is never older than what was done.
 //! * **What was begun is done**, also if whoever wished for it has gone by then: an endpoint never stays without its task.
 
 use super::{Change, New, Replay, Trouble, View, Webhooks, random, replace, sign};
@@ -9,12 +9,17 @@ use crate::change::Kind;
 use crate::clock::Timestamp;
 use crate::events::Start;
 use crate::outbound::parse_url;
+use crate::outcome::Token;
 use crate::store::{Disabled, Endpoint, Kept, Known, Progress, Put, Secret, Standing, StoreError};
 
 /// How many deliveries are made due in one write.
 const HASTENED_AT_ONCE: usize = 500;
 
+/// How often somebody may be overtaken by a change that is made on another replica.
+const TRIES_MAX: usize = 8;
+
 /// What is to become of an endpoint.
+#[derive(Clone)]
 enum Alteration {
     Change(Change),
     Replay(Replay),
@@ -45,9 +50,12 @@ impl Webhooks {
         if self.0.shared.store.put_endpoint(endpoint.clone(), standing.clone(), limit).await? == Put::TooMany {
             return Err(Trouble::TooMany(self.0.config.limit));
         }
-        let known = Known { endpoint, standing, kept: Kept::default() };
-        self.start(&mut tasks, known.clone());
-        Ok(self.view(known))
+        // Where that fails it is found like one that was made on another replica.
+        if let Ok(held) = self.seize(&endpoint.id).await {
+            let known = Known { endpoint: endpoint.clone(), standing: standing.clone(), kept: Kept::default() };
+            self.start(&mut tasks, known, held);
+        }
+        Ok(self.view(Known { endpoint, standing, kept: Kept::default() }))
     }
 
     /// Changes an endpoint. Tells its secret if that is another.
@@ -83,41 +91,48 @@ impl Webhooks {
     async fn alter_now(&self, id: &str, alteration: Alteration) -> Result<Known, Trouble> {
         let mut tasks = self.0.tasks.lock().await;
         let mut before = self.known(id).await?;
-        if let Some(task) = tasks.remove(id) {
-            task.stop().await;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            if let Some(task) = tasks.remove(id) {
+                task.stop().await;
+            }
+            let held = self.seize(id).await?;
+            // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
+            if let Ok(after) = self.known(id).await {
+                before = after;
+            }
+            let altered = self.altered(before.clone(), alteration.clone(), held.token).await;
+            // Somebody changes it on another replica: what is found then is changed.
+            if matches!(altered, Err(Trouble::Store(StoreError::Fenced))) && tries < TRIES_MAX {
+                continue;
+            }
+            self.start(&mut tasks, altered.as_ref().map_or(before, Known::clone), held);
+            return altered;
         }
-        // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
-        if let Ok(after) = self.known(id).await {
-            before = after;
-        }
-        let altered = self.altered(before.clone(), alteration).await;
-        let now = altered.as_ref().map_or(before, Known::clone);
-        self.start(&mut tasks, now);
-        altered
     }
 
     /// The endpoint as it is to be, written down.
-    async fn altered(&self, mut known: Known, alteration: Alteration) -> Result<Known, Trouble> {
+    async fn altered(&self, mut known: Known, alteration: Alteration, lease: Token) -> Result<Known, Trouble> {
         let store = &self.0.shared.store;
         match alteration {
             Alteration::Change(change) => {
                 let (now, mended) = (self.0.shared.clock.now(), change.enabled == Some(true));
                 apply(change, &mut known, now)?;
                 if mended {
-                    self.hasten(&known, now).await?;
+                    self.hasten(&known, lease, now).await?;
                 }
             }
             Alteration::Replay(replay) => self.wind_back(&mut known, replay).await?,
         }
-        let (endpoint, standing) = (known.endpoint.clone(), known.standing.clone());
-        let id = endpoint.id.clone();
-        store.put_endpoint(endpoint, standing.clone(), u64::MAX).await?;
-        store.progress(Progress { endpoint: id, standing, kept: vec![], ended: vec![] }).await?;
+        let Known { endpoint, standing, .. } = known.clone();
+        let (id, becomes) = (endpoint.id.clone(), Some(endpoint));
+        store.progress(Progress { endpoint: id, lease, becomes, standing, kept: vec![], ended: vec![] }).await?;
         Ok(known)
     }
 
     /// Makes everything due that waits for its next attempt: whoever enables an endpoint has mended it.
-    async fn hasten(&self, known: &Known, now: Timestamp) -> Result<(), StoreError> {
+    async fn hasten(&self, known: &Known, lease: Token, now: Timestamp) -> Result<(), StoreError> {
         let (store, id) = (&self.0.shared.store, &known.endpoint.id);
         let mut after = 0;
         loop {
@@ -128,7 +143,9 @@ impl Webhooks {
                 delivery.due_at = delivery.due_at.min(now);
             }
             let standing = known.standing.clone();
-            store.progress(Progress { endpoint: id.clone(), standing, kept, ended: vec![] }).await?;
+            store
+                .progress(Progress { endpoint: id.clone(), lease, becomes: None, standing, kept, ended: vec![] })
+                .await?;
         }
     }
 
@@ -168,6 +185,7 @@ impl Webhooks {
             if let Some(task) = tasks.remove(&id) {
                 task.abandon().await;
             }
+            webhooks.leases().forget(&id);
             webhooks.0.board.remove(&id);
             Ok(())
         })

@@ -4,6 +4,7 @@
 //! * **The store first, then the log.** What was kept is taken up again before anything new is, so that order holds over a kill.
 //! * **Sent, then written down.** A kill in between sends it again, under the same id. Failures are written down at once, and
 //!   what got through within [`GROUP`], many at a time.
+//! * **Under a lease**: nothing is sent while it may be another replica's to send, and who is fenced off stops.
 //! * **Somebody was forgotten**: nothing that is held in memory is trusted. What is under way ends, and everything else is taken
 //!   anew from the store and the log, where that person is no more.
 
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Row;
 use super::desk::{After, Desk, Ending};
+use super::lease::Held;
 use super::sign;
 use super::view::State;
 use crate::clock::{Clock, Timestamp};
@@ -92,6 +94,8 @@ pub(super) struct Deliver {
     pub(super) shared: Shared,
     /// How it stands, for whoever wants to know: as it was last written down.
     pub(super) standing: watch::Sender<Standing>,
+    /// The right to do it.
+    pub(super) held: Held,
     /// What is told of it.
     pub(super) row: Arc<Row>,
     pub(super) stop: CancellationToken,
@@ -180,14 +184,16 @@ impl Deliver {
     }
 
     async fn deliver(&self, mut round: Round, mut forgettings: watch::Receiver<u64>) -> Over {
-        let clock = &self.shared.clock;
+        let (clock, mut held) = (&self.shared.clock, self.held.clone());
         loop {
             if let Err(error) = self.restore(&mut round).await {
                 tracing::debug!(%error, "webhook deliveries wait for the store");
                 round.save_at = Some(Instant::now() + PACE);
             }
             let now = clock.now();
-            while let Some(delivery) = round.desk.next(now) {
+            while self.may_send()
+                && let Some(delivery) = round.desk.next(now)
+            {
                 self.send(&mut round, delivery);
             }
             self.row.set(|figures| {
@@ -214,6 +220,7 @@ impl Deliver {
                         return Over::Stopped;
                     }
                 }
+                () = held.kept() => {}
                 () = clock.sleep(nap) => {}
             }
             if round.restored.is_none() && has_room {
@@ -239,6 +246,11 @@ impl Deliver {
             }
         }
         Ok(())
+    }
+
+    /// Not while it may be somebody else's to do.
+    fn may_send(&self) -> bool {
+        self.held.is_good() && !self.stop.is_cancelled()
     }
 
     fn send(&self, round: &mut Round, delivery: Delivery) {
@@ -333,11 +345,18 @@ impl Deliver {
         }
         let progress = Progress {
             endpoint: self.endpoint.id.clone(),
+            lease: self.held.token,
+            becomes: None,
             standing: standing.clone(),
             kept: saving.kept.clone(),
             ended: saving.ended.clone(),
         };
         if let Err(error) = self.shared.store.progress(progress).await {
+            if let StoreError::Fenced = error {
+                tracing::info!(endpoint = self.endpoint.id, "somebody else delivers to a webhook endpoint by now");
+                self.stop.cancel();
+                return None;
+            }
             tracing::debug!(%error, "what was delivered cannot be written down");
             round.save_at = Some(Instant::now() + PACE);
             return None;

@@ -6,6 +6,7 @@ use super::deliver::tests::{Receiver, says};
 use super::*;
 use crate::events::tests::{NOW, World};
 use crate::outbound::Failure;
+use crate::outcome::Token;
 use crate::store::Delivery;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Disabled, Progress};
@@ -198,7 +199,8 @@ async fn who_was_gone_gets_what_it_refused_as_soon_as_it_is_enabled() {
     let refused = Delivery { attempts: 7, due_at: NOW + Duration::from_secs(50_000), dead: false, ..dead(1, NOW) };
     let disabled = Some(Disabled { why: "gone".into(), since: NOW });
     let standing = Standing { disabled, ..webhooks.known(&id).await.unwrap().standing };
-    let progress = Progress { endpoint: id.clone(), standing, kept: vec![refused], ended: vec![] };
+    let progress =
+        Progress { endpoint: id.clone(), lease: Token(0), becomes: None, standing, kept: vec![refused], ended: vec![] };
     scene.store.progress(progress).await.unwrap();
     let (webhooks, ..) = scene.start(&[]).await;
     scene.clock.advance(Duration::from_secs(30));
@@ -318,7 +320,8 @@ async fn dead_letters_are_shown_until_they_are_too_old() {
     ends.await.unwrap();
     let standing = webhooks.known(&id).await.unwrap().standing;
     let kept = [dead(1, NOW), dead(2, NOW - Duration::from_secs(3500))];
-    let progress = Progress { endpoint: id.clone(), standing, kept: kept.into(), ended: vec![] };
+    let progress =
+        Progress { endpoint: id.clone(), lease: Token(0), becomes: None, standing, kept: kept.into(), ended: vec![] };
     scene.store.progress(progress).await.unwrap();
     let (webhooks, ..) = scene.start(&[]).await;
     assert_eq!(webhooks.show(&id).await.unwrap().dead_letters, 2);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::Measured;
 use crate::clock::Timestamp;
-use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Progress, Put, Standing, StoreError};
+use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Lease, Progress, Put, Standing, StoreError, Wish};
 
 #[async_trait]
 impl Endpoints for Measured {
@@ -30,6 +30,10 @@ impl Endpoints for Measured {
 
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
         self.measure("progress", self.store.progress(progress)).await
+    }
+
+    async fn lease(&self, holder: &str, wishes: &[(String, Wish)]) -> Result<Vec<Option<Lease>>, StoreError> {
+        self.measure("lease", self.store.lease(holder, wishes)).await
     }
 
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {

@@ -9,6 +9,7 @@ local IDLE, WATCHES, VIRTUAL = base .. 'idle', base .. 'watches', base .. 'virtu
 local LOG, DEVICES, NAMES = base .. 'log', base .. 'devices', base .. 'names'
 local FORGOTTEN, FORGOTTEN_AT = base .. 'forgotten', base .. 'forgotten_at'
 local ENDPOINTS, STANDINGS, DEAD_AGES = base .. 'endpoints', base .. 'standings', base .. 'dead_ages'
+local LEASES = base .. 'leases'
 
 -- The last three arguments of every script, the log as the caller has seen it: the last event id, the epoch, the last sequence.
 local seen_last, seen_epoch, seen_event = tonumber(table.remove(ARGV)), table.remove(ARGV), table.remove(ARGV)
@@ -233,6 +234,11 @@ local function extent()
     return meta[1], tonumber(meta[2]), tonumber(meta[3])
 end
 
+-- How many replicas the server has.
+local function replicas()
+    return tonumber(string.match(redis.call('INFO', 'replication'), 'connected_slaves:(%d+)') or 0)
+end
+
 -- Takes out what is kept of one delivery of an endpoint.
 local function end_delivery(endpoint, sequence, name)
     redis.call('HDEL', base .. 'd:' .. endpoint, sequence)
@@ -249,6 +255,12 @@ end
 local function delivery_of(endpoint, sequence)
     local packed = redis.call('HGET', base .. 'd:' .. endpoint, sequence)
     return packed and cmsgpack.unpack(packed)
+end
+
+-- Who delivers for an endpoint: token, beat, holder. The token is 0 where nobody does.
+local function lease_of(endpoint)
+    local token, beat, holder = string.match(redis.call('HGET', LEASES, endpoint) or '', '^(%d+) (%d+) (.*)$')
+    return tonumber(token or 0), tonumber(beat or 0), holder
 end
 
 -- A delivery is to be made, and not dead.

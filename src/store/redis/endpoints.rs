@@ -7,7 +7,7 @@ use super::Redis;
 use super::reply::{Fields, bytes, number, unreadable};
 use super::scripts::{Arguments, millis};
 use crate::clock::Timestamp;
-use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Progress, Put, Standing, StoreError};
+use crate::store::{Delivery, Endpoint, Endpoints, Kept, Known, Lease, Progress, Put, Standing, StoreError, Wish};
 
 #[async_trait]
 impl Endpoints for Redis {
@@ -47,8 +47,12 @@ impl Endpoints for Redis {
     }
 
     async fn progress(&self, progress: Progress) -> Result<(), StoreError> {
-        let head =
-            Arguments::default().with(&progress.endpoint).with(progress.standing.encode()).with(progress.kept.len());
+        let head = Arguments::default()
+            .with(&progress.endpoint)
+            .with(progress.standing.encode())
+            .number(progress.lease.0)
+            .or_empty(progress.becomes.as_ref().map(Endpoint::encode))
+            .with(progress.kept.len());
         let kept = progress.kept.iter().fold(head, |arguments, delivery| {
             let subject = delivery.subject.as_ref();
             arguments
@@ -64,7 +68,24 @@ impl Endpoints for Redis {
                 .time(delivery.noticed_at)
         });
         let all = progress.ended.iter().fold(kept, |arguments, sequence| arguments.number(*sequence));
-        self.run(|scripts| &scripts.progress, all).await.map(drop)
+        let came = bytes(self.run(|scripts| &scripts.progress, all).await?)?;
+        if came == b"fenced" { Err(StoreError::Fenced) } else { Ok(()) }
+    }
+
+    async fn lease(&self, holder: &str, wishes: &[(String, Wish)]) -> Result<Vec<Option<Lease>>, StoreError> {
+        let head = Arguments::default().with(holder).number(self.token());
+        let arguments = wishes.iter().fold(head, |arguments, (id, wish)| {
+            let (word, seen) = match wish {
+                Wish::Have => ("have", None),
+                Wish::Inherit(seen) => ("inherit", Some(seen)),
+                Wish::Seize => ("seize", None),
+                Wish::GiveUp => ("give up", None),
+            };
+            let (token, beat) = seen.map_or((0, 0), |seen| (seen.token.0, seen.beat));
+            arguments.with(id).with(word).number(token).number(beat)
+        });
+        let leases = Fields::of(self.run(|scripts| &scripts.lease, arguments).await?)?;
+        leases.map(|lease| self.read_lease(Fields::of(lease)?)).collect()
     }
 
     async fn revive(&self, id: &str, after: u64, due: Timestamp) -> Result<u64, StoreError> {
@@ -76,6 +97,16 @@ impl Endpoints for Redis {
         let arguments = Arguments::default().time(before).limit(limit);
         let endpoints = Fields::of(self.run(|scripts| &scripts.trim_dead, arguments).await?)?;
         endpoints.map(|id| String::from_utf8(bytes(id)?).map_err(|_| unreadable("text"))).collect()
+    }
+}
+
+impl Redis {
+    fn read_lease(&self, mut lease: Fields) -> Result<Option<Lease>, StoreError> {
+        if lease.is_empty() {
+            return Ok(None);
+        }
+        let (holder, token) = (lease.text()?, self.saw(lease.number()?));
+        Ok(Some(Lease { holder, token, beat: lease.number()? }))
     }
 }
 

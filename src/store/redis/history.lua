@@ -12,4 +12,4 @@ for at = 1, math.min(#places, tonumber(ARGV[3])) do
     entries[#entries + 1] = redis.call('XRANGE', LOG, place(places[at]), place(places[at]))[1]
 end
 local epoch, trimmed, last = extent()
-return { epoch, trimmed, last, entries }
+return { epoch, trimmed, last, entries, replicas() }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
@@ -64,6 +65,18 @@ impl Wire {
         match self {
             Self::Server(connection) => command.query_async(connection).await,
             Self::Cluster(connection) => command.query_async(connection).await,
+        }
+    }
+
+    /// Sends a command that names no key to the node that has this one.
+    pub(super) async fn send_to_node_of(&mut self, key: &str, command: Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(connection) => command.query_async(connection).await,
+            Self::Cluster(connection) => {
+                let route = Route::with_slot(Slot::for_key(key), SlotAddr::Master);
+                let node = SingleNodeRoutingInfo::SpecificNode(route);
+                connection.route_command(command, RoutingInfo::SingleNode(node)).await
+            }
         }
     }
 }

@@ -20,12 +20,12 @@ use crate::store::{Extent, Log, Page, Record, StoreError, What};
 impl Log for Redis {
     async fn read_log(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
         let arguments = Arguments::default().with(after.saturating_add(1)).limit(limit);
-        page(self.run(|scripts| &scripts.read_log, arguments).await?)
+        self.confirmed(self.run(|scripts| &scripts.read_log, arguments).await?).await
     }
 
     async fn history(&self, jid: &Jid, device: Option<&Device>, before: u64, limit: usize) -> Result<Page, StoreError> {
         let arguments = Arguments::default().with(jid.to_string()).number(before).limit(limit);
-        page(self.run(|scripts| &scripts.history, or_all(arguments, device)).await?)
+        self.confirmed(self.run(|scripts| &scripts.history, or_all(arguments, device)).await?).await
     }
 
     async fn trim_log(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
@@ -33,13 +33,26 @@ impl Log for Redis {
         number(self.run(|scripts| &scripts.trim_log, arguments).await?)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn tip(&self) -> watch::Receiver<u64> {
         self.shared.tip.subscribe()
     }
 }
 
-/// An extent, and entries of the stream.
-fn page(answer: Value) -> Result<Page, StoreError> {
+impl Redis {
+    /// What was read, once it is where it outlasts the server.
+    async fn confirmed(&self, answer: Value) -> Result<Page, StoreError> {
+        let (page, replicas) = page(answer)?;
+        self.shared.confirm(&page, replicas).await?;
+        Ok(page)
+    }
+}
+
+/// An extent, entries of the stream, and how many replicas the server has.
+fn page(answer: Value) -> Result<(Page, u64), StoreError> {
     let mut answer = Fields::of(answer)?;
     let epoch = Epoch::from_str(&answer.text()?).map_err(|_| unreadable("epoch"))?;
     let extent = Extent { epoch, trimmed: answer.number()?, last: answer.number()? };
@@ -55,7 +68,7 @@ fn page(answer: Value) -> Result<Page, StoreError> {
             Err(error) => tracing::warn!(sequence, %error, "a record of the change log is passed over"),
         }
     }
-    Ok(Page { extent, records })
+    Ok((Page { extent, records }, answer.number()?))
 }
 
 /// The fields of an entry, in text; empty where there is nothing to say.

@@ -10,6 +10,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use super::address::{Address, Shape};
+use super::confirm::Confirmed;
 use super::link::Link;
 use super::reply::Fields;
 use super::scripts::{Arguments, Scripts};
@@ -51,8 +52,8 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
     })?;
     let (tip, _) = watch::channel(0);
     let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
-    let landings = Landings::default();
-    let shared = Shared { link, scripts: Scripts::new(), clock, meta, tokens, seen, tip, landings };
+    let (scripts, landings, confirmed) = (Scripts::new(), Landings::default(), Confirmed::default());
+    let shared = Shared { link, scripts, clock, meta, tokens, seen, tip, landings, confirmed };
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;

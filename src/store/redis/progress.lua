@@ -1,12 +1,17 @@
--- ARGV: endpoint, standing, how many are kept; for each of those: sequence, event id, device, jid (both empty: nobody's), attempts,
+-- ARGV: endpoint, standing, the lease's token, another record of the endpoint or '', how many are kept; for each of those: sequence, event id, device, jid (both empty: nobody's), attempts,
 -- first attempt's time or '', due time, 1 if it is dead, what is sent, when what it tells of was noticed; then the sequences of those that ended.
-local id, kept = ARGV[1], tonumber(ARGV[3])
+local id, kept = ARGV[1], tonumber(ARGV[5])
 if redis.call('HEXISTS', ENDPOINTS, id) == 0 then
-    return
+    return 'dropped'
+elseif lease_of(id) ~= tonumber(ARGV[3]) then
+    return 'fenced'
 end
 redis.call('HSET', STANDINGS, id, ARGV[2])
+if ARGV[4] ~= '' then
+    redis.call('HSET', ENDPOINTS, id, ARGV[4])
+end
 
-for at = 4, 3 + 10 * kept, 10 do
+for at = 6, 5 + 10 * kept, 10 do
     local sequence, event_id, device, jid = unpack(ARGV, at, at + 3)
     local before = delivery_of(id, sequence)
     local wanted = before or jid == ''
@@ -38,7 +43,8 @@ for at = 4, 3 + 10 * kept, 10 do
         end
     end
 end
-for at = 4 + 10 * kept, #ARGV do
+for at = 6 + 10 * kept, #ARGV do
     local before = delivery_of(id, ARGV[at])
     end_delivery(id, ARGV[at], before and before[2])
 end
+return 'done'

@@ -1,4 +1,4 @@
 -- ARGV: from where, how many at the most.
 local epoch, trimmed, last = extent()
 local entries = ARGV[2] == '0' and {} or redis.call('XRANGE', LOG, ARGV[1], '+', 'COUNT', ARGV[2])
-return { epoch, trimmed, last, entries }
+return { epoch, trimmed, last, entries, replicas() }

@@ -157,6 +157,9 @@ pub(super) fn progress(connection: &Connection, progress: &Progress) -> Result<(
     if connection.prepare_cached(STAND)?.execute(params![id, progress.standing.encode()])? == 0 {
         return Ok(());
     }
+    if let Some(becomes) = &progress.becomes {
+        connection.prepare_cached(CHANGE)?.execute(params![id, becomes.encode()])?;
+    }
     let mut statement = connection.prepare_cached(KEEP)?;
     for delivery in &progress.kept {
         let subject = delivery.subject.as_ref();

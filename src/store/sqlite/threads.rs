@@ -66,7 +66,9 @@ pub(super) fn command<T: Send + 'static>(
         let failure = match &result {
             Ok(_) => None,
             Err(StoreError::Unavailable(reason)) => Some(reason.clone()),
-            Err(error @ StoreError::Unreadable(_)) => Some(error.to_string()),
+            Err(error @ (StoreError::Unreadable(_) | StoreError::Fenced | StoreError::Unconfirmed)) => {
+                Some(error.to_string())
+            }
         };
         let answer = Box::new(move |group: &Ending| {
             let group = group.clone().map_err(StoreError::Unavailable);

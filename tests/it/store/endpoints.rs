@@ -3,7 +3,7 @@
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::Token;
 use avatar_proxy::store::{
-    Delivery, Disabled, Endpoint, Kept, Known, LastResult, Progress, Put, Secret, Standing, What, Write,
+    Delivery, Disabled, Endpoint, Kept, Known, LastResult, Lease, Progress, Put, Secret, Standing, What, Wish, Write,
 };
 
 use super::{Engine, Opened, at, change, done, full, key_of, write};
@@ -43,7 +43,7 @@ fn delivery(sequence: u64, of: Option<&Key>) -> Delivery {
 }
 
 fn keeps(id: &str, kept: Vec<Delivery>, ended: &[u64]) -> Progress {
-    Progress { endpoint: id.into(), standing: standing(7), kept, ended: ended.into() }
+    Progress { endpoint: id.into(), lease: Token(0), becomes: None, standing: standing(7), kept, ended: ended.into() }
 }
 
 /// Records a change of the picture of `key`'s subject: the event `e<sequence>`.
@@ -186,4 +186,29 @@ pub(super) async fn webhooks_outlast_a_restart(engine: impl Engine) {
     let store = engine.open().await;
     assert_eq!((store.endpoints().await.unwrap(), store.deliveries("a", false, 0, 9).await.unwrap()), (known, kept));
     assert_eq!(store.find(&full("1")).await.unwrap().revision, Token(0));
+}
+
+async fn wishes(store: &Opened, holder: &str, wish: Wish) -> Option<Lease> {
+    store.lease(holder, &[("e".into(), wish)]).await.unwrap().remove(0)
+}
+
+pub(super) async fn what_an_endpoint_is_and_how_it_stands_change_together(engine: impl Engine) {
+    let store = engine.open().await;
+    store.put_endpoint(endpoint("e"), standing(1), 9).await.unwrap();
+    let becomes = Endpoint { events: vec![], ..endpoint("e") };
+    store.progress(Progress { becomes: Some(becomes.clone()), ..keeps("e", vec![], &[]) }).await.unwrap();
+    let known = store.endpoints().await.unwrap().remove(0);
+    assert_eq!((known.endpoint, known.standing), (becomes, standing(7)));
+}
+
+/// Where only one process can use a store, it has every lease, and nobody is fenced off.
+pub(super) async fn a_lease_is_one_holders_who_fences_off_those_before(engine: impl Engine) {
+    let a = engine.open().await;
+    a.put_endpoint(endpoint("e"), standing(1), 9).await.unwrap();
+    let first = wishes(&a, "a", Wish::Have).await.expect("nobody else has it");
+    let under = |lease: &Lease| Progress { lease: lease.token, ..keeps("e", vec![], &[]) };
+    a.progress(under(&first)).await.unwrap();
+    let kept = wishes(&a, "a", Wish::Have).await.unwrap();
+    assert_eq!((&kept.holder, kept.token), (&first.holder, first.token));
+    assert_eq!(wishes(&a, "a", Wish::GiveUp).await, None);
 }

@@ -1,6 +1,8 @@
 //! What only the engine on Redis promises: many replicas on one server, servers that come and go, and who may come in.
 
+mod confirmed;
 mod flights;
+mod leases;
 mod places;
 mod replicas;
 mod trouble;

@@ -13,6 +13,7 @@ use avatar_proxy::outbound;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
+use super::redis::Redis;
 
 /// A gateway, a folder for the store, and the flags to start a proxy with; a proxy can be started from it again and again.
 pub(crate) struct World {
@@ -52,6 +53,12 @@ impl World {
         self.flags.retain(|other| name(other) != name(flag));
         self.flags.push(flag.to_owned());
         self
+    }
+
+    /// With a store on this server, which replicas can share.
+    pub(crate) fn on(self, server: &Redis) -> Self {
+        let url = server.url();
+        self.flag(&format!("--store={url}"))
     }
 
     /// With less patience for clients that take their time with a head than a real one has.
@@ -101,6 +108,15 @@ impl World {
             Err(config::Stop::Mistakes(mistakes)) => panic!("{mistakes}"),
             Err(config::Stop::CommandLine(error)) => panic!("{error}"),
         }
+    }
+
+    /// Starts so many proxies, which share a store that can be shared.
+    pub(crate) async fn start_many(&self, replicas: usize) -> Vec<TestApp> {
+        let mut apps = vec![];
+        for _ in 0..replicas {
+            apps.push(self.start().await);
+        }
+        apps
     }
 
     /// Starts a proxy.

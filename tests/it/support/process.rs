@@ -109,6 +109,19 @@ impl Process {
         assert!(killed.success());
     }
 
+    /// Lets it stand still: its connections stay open, and it does nothing.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().expect("kill runs").success());
+    }
+
     /// Waits until it has ended. Blocks, so that a gateway in the same runtime may have to be asked for from another thread.
     pub(crate) fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().expect("it ends");

@@ -20,14 +20,14 @@ use crate::support::eventually::eventually;
 use crate::support::process::Process;
 use crate::support::receiver::{Receiver, Reply};
 
-const PEOPLE: u64 = 12;
+pub(super) const PEOPLE: u64 = 12;
 
-fn phone(person: u64) -> String {
+pub(super) fn phone(person: u64) -> String {
     format!("{}", 999_600 + person)
 }
 
 /// Lets people change their pictures, each time to one that they never had.
-async fn turn_pictures(people: Vec<PersonHandle>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn turn_pictures(people: Vec<PersonHandle>, mut stop: watch::Receiver<bool>) {
     let mut pictures = 1..;
     while !*stop.borrow_and_update() {
         let id = pictures.next().unwrap_or_default().to_string();
@@ -37,7 +37,7 @@ async fn turn_pictures(people: Vec<PersonHandle>, mut stop: watch::Receiver<bool
 }
 
 /// Asks for everybody, until nobody answers.
-async fn ask(client: Client) {
+pub(super) async fn ask(client: Client) {
     loop {
         let target = format!("/user/avatar?phone={}", phone(fastrand::u64(..PEOPLE)));
         if client.send(http::Method::GET, &target, &[]).await.is_err() {
@@ -50,7 +50,7 @@ async fn ask(client: Client) {
 /// Has a receiver take a moment for each answer, as long as `slow` says so: a kill can come before, within and behind it, and one
 /// person's events wait for each other. The first attempt about the first person it refuses, so that something is kept for later.
 /// Counts what it says yes to, by id.
-fn takes_its_time(receiver: &Receiver, slow: &Arc<AtomicBool>) -> Arc<Mutex<HashMap<String, u32>>> {
+pub(super) fn takes_its_time(receiver: &Receiver, slow: &Arc<AtomicBool>) -> Arc<Mutex<HashMap<String, u32>>> {
     let slow = slow.clone();
     let (accepted, mut refuses) = (Arc::new(Mutex::new(HashMap::new())), true);
     let noted = accepted.clone();

@@ -129,6 +129,7 @@ impl Scene {
     fn start(&self, events: &[&str]) -> JoinHandle<()> {
         let endpoint = endpoint(events);
         let deliver = Deliver {
+            held: Held::for_good(),
             url: endpoint.url.parse().unwrap(),
             endpoint,
             reach: Reach::Anywhere,

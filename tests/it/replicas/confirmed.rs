@@ -1,0 +1,137 @@
+//! What is announced outlasts the server that it was recorded on, where that has replicas.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use avatar_proxy::demo::Options;
+
+use super::ADA;
+use crate::support::app::{TestApp, World};
+use crate::support::eventually::eventually;
+use crate::support::hand::{self, NO_LONGER_RECENT};
+use crate::support::redis::Redis;
+use crate::support::relay::Relay;
+use crate::support::subscriber::Subscriber;
+
+/// The ids of what subscribers were told.
+type Told = Arc<Mutex<BTreeSet<String>>>;
+
+async fn in_step(replica: &Redis) {
+    eventually("the replica is in step", async || replica.text("INFO replication").contains("master_link_status:up"))
+        .await;
+}
+
+/// Reads on and on.
+async fn listen(app: &TestApp) -> Told {
+    let told = Told::default();
+    let (noted, mut subscriber) = (told.clone(), Subscriber::new(app.app().address(), "/events", &[]).await);
+    tokio::spawn(async move {
+        while let Ok(Some(event)) = subscriber.try_next().await {
+            if event.name.is_empty() {
+                noted.lock().unwrap().insert(event.json()["payload"]["id"].as_str().unwrap().to_owned());
+            }
+        }
+    });
+    told
+}
+
+/// Gives her another picture, and has it looked at.
+async fn change(app: &TestApp, world: &World, id: u64) {
+    world.clock.advance(NO_LONGER_RECENT);
+    world.gateway.person(ADA).picture(&id.to_string());
+    app.avatar_asking(ADA, "no-cache").await;
+}
+
+fn logged(server: &Redis) -> u64 {
+    redis::from_redis_value(server.ask("XLEN {avatar-proxy}:log")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_no_replica_confirms_nothing_is_announced_and_that_is_said() {
+    let primary = Redis::start();
+    let relay = Relay::to(primary.port()).await;
+    let replica = Redis::with(&[&format!("--replicaof 127.0.0.1 {}", relay.port())]);
+    in_step(&replica).await;
+    let world = hand::world(Options::default()).await.on(&primary).flag("--recheck-interval=365d");
+    let app = world.start().await;
+    let told = listen(&app).await;
+    for id in 0..3 {
+        change(&app, &world, id).await;
+    }
+    eventually("it is announced", async || told.lock().unwrap().len() == 2).await;
+    assert!(app.metric("avatar_proxy_log_unconfirmed").await < 0.5);
+    relay.hold();
+    change(&app, &world, 3).await;
+    assert_eq!(logged(&primary), 3);
+    let holds_back = async || app.metric("avatar_proxy_log_unconfirmed").await > 0.5;
+    eventually("it is said that it is held back", holds_back).await;
+    assert_eq!(told.lock().unwrap().len(), 2);
+    assert!(app.metric("avatar_proxy_store_up").await > 0.5, "the store works");
+    assert_eq!(app.get("/changes").await.status, 503, "nor is it listed");
+    // A replica that is gone for good confirms nothing, and is waited for no more.
+    drop(replica);
+    relay.lead_to(1);
+    eventually("it is announced", async || told.lock().unwrap().len() == 3).await;
+    eventually("it is said", async || app.metric("avatar_proxy_log_unconfirmed").await < 0.5).await;
+    app.stop().await;
+}
+
+/// Kills the primary while its replica is behind; returns how many changes were told and how many the replica did not have.
+async fn survives_a_failover() -> (usize, u64) {
+    let mut primary = Redis::start();
+    let (replicates, serves) = (Relay::to(primary.port()).await, Relay::to(primary.port()).await);
+    let replica = Redis::with(&[&format!("--replicaof 127.0.0.1 {}", replicates.port())]);
+    in_step(&replica).await;
+    let url = format!("--store=redis://127.0.0.1:{}", serves.port());
+    let world = hand::world(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
+    let apps = world.start_many(2).await;
+    let told = [listen(&apps[0]).await, listen(&apps[1]).await];
+    let mut pictures = 0..;
+    let mut change = async || {
+        let id = pictures.next().unwrap_or_default();
+        change(&apps[usize::from(id % 2 == 0)], &world, id).await;
+    };
+    for _ in 0..fastrand::u32(10..30) {
+        change().await;
+    }
+    replicates.hold();
+    for _ in 0..fastrand::u32(5..15) {
+        change().await;
+    }
+    // Long enough for all of it to be announced, if nothing held it back.
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(50..500))).await;
+    let lost = logged(&primary) - logged(&replica);
+    primary.kill();
+    replica.ask("REPLICAOF NO ONE");
+    serves.lead_to(replica.port());
+    for told in &told {
+        let before = told.lock().unwrap().len();
+        eventually("what is noticed from then on is announced", async || {
+            change().await;
+            told.lock().unwrap().len() > before
+        })
+        .await;
+    }
+    let kept: BTreeSet<_> =
+        apps[0].change_log().await.iter().map(|event| event["payload"]["id"].as_str().unwrap().to_owned()).collect();
+    let all: BTreeSet<_> = told.iter().flat_map(|told| told.lock().unwrap().clone()).collect();
+    let announced_and_lost: Vec<_> = all.difference(&kept).collect();
+    assert!(announced_and_lost.is_empty(), "{} of {}", announced_and_lost.len(), all.len());
+    for app in apps {
+        app.stop().await;
+    }
+    (all.len(), lost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_was_announced_nothing_is_lost_with_the_primary() {
+    const ROUNDS: usize = 5;
+    let (mut announced, mut lost) = (0, 0);
+    for _ in 0..ROUNDS {
+        let (told, missing) = survives_a_failover().await;
+        (announced, lost) = (announced + told, lost + missing);
+    }
+    println!("{ROUNDS} failovers: {announced} changes announced, 0 of them lost, {lost} lost that were not");
+    assert!(lost >= 5, "there was something to lose: {lost}");
+}

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +35,7 @@ mod activity;
 mod answer;
 mod depart;
 mod endings;
+mod figures;
 mod flight;
 mod follow;
 mod learning;
@@ -49,6 +49,7 @@ mod touches;
 pub use activity::Noticed;
 pub use answer::{Ask, Found, Met, Unmet, Why};
 use endings::Endings;
+use figures::{Figures, Waiting};
 use flight::{Ending, Flights, Source, Wait};
 use follow::Passed;
 use learning::Learning;
@@ -116,51 +117,6 @@ struct Inner {
     figures: Figures,
     tasks: TaskTracker,
     stop: CancellationToken,
-}
-
-/// The figures of lookups; those of a memory hit are found beforehand, because it takes as long to find them as to hit.
-struct Figures {
-    lookups: IntCounterVec,
-    seconds: HistogramVec,
-    memory: (IntCounter, Histogram),
-}
-
-impl Figures {
-    fn new(metrics: &Metrics) -> Self {
-        let label = Met::Memory.as_str();
-        Self {
-            memory: (metrics.lookups.with_label_values(&[label]), metrics.lookup_seconds.with_label_values(&[label])),
-            lookups: metrics.lookups.clone(),
-            seconds: metrics.lookup_seconds.clone(),
-        }
-    }
-
-    fn count(&self, met: &str, began: Instant) {
-        let seconds = began.elapsed().as_secs_f64();
-        if met == Met::Memory.as_str() {
-            self.memory.0.inc();
-            self.memory.1.observe(seconds);
-        } else {
-            self.lookups.with_label_values(&[met]).inc();
-            self.seconds.with_label_values(&[met]).observe(seconds);
-        }
-    }
-}
-
-/// Counts a client while it waits, also one that hangs up.
-struct Waiting<'a>(&'a IntGauge);
-
-impl<'a> Waiting<'a> {
-    fn new(waiting: &'a IntGauge) -> Self {
-        waiting.inc();
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// What the lookup path is made of.

@@ -27,9 +27,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// after from being answered.
 pub(super) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     let following = async {
+        let mut landed = Place::default();
         loop {
             // Whatever fails here fails for others too, who say so.
-            if let Err(error) = listen(&shared).await {
+            if let Err(error) = listen(&shared, &mut landed).await {
                 tracing::debug!(%error, "the log cannot be followed");
             }
             tokio::time::sleep(PAUSE).await;
@@ -41,11 +42,18 @@ pub(super) async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Tells the log's end whenever it moves, and flights when they end, until something fails.
-async fn listen(shared: &Shared) -> Result<(), StoreError> {
+/// Tells the log's end whenever it moves, and flights behind `landed` when they end, until something fails.
+async fn listen(shared: &Shared, landed: &mut Place) -> Result<(), StoreError> {
     let mut wire = shared.link.connect(WAIT + ANSWER).await?;
-    // Who waits for one that ended before this asks again now and then.
-    let mut landed = last_landed(shared, &mut wire).await?;
+    loop {
+        // Another server may have less.
+        *landed = last_landed(shared, &mut wire).await?.min(*landed);
+        follow_one(shared, &mut wire, landed).await?;
+    }
+}
+
+/// The same, until somebody else has begun another log.
+async fn follow_one(shared: &Shared, wire: &mut Wire, landed: &mut Place) -> Result<(), StoreError> {
     loop {
         let mut answer = Fields::of(shared.run(&shared.scripts.tip, &Arguments::default()).await?)?;
         let (epoch, last, event) = (answer.text()?, answer.number()?, answer.text()?);
@@ -53,12 +61,19 @@ async fn listen(shared: &Shared) -> Result<(), StoreError> {
         if is_known {
             shared.reaches(last, &event);
         } else {
-            // Somebody else has begun another log: it must reach beyond what was seen of the old one.
-            shared.begin().await?;
-            landed = last_landed(shared, &mut wire).await?;
+            // It must reach beyond what was seen of the old one.
+            return shared.begin().await;
         }
-        while wait(shared, &mut wire, last, &mut landed).await? == News::Flights {}
+        while wait(shared, wire, last, landed).await? == News::Flights {}
     }
+}
+
+/// The place of an entry in a stream: milliseconds, and which one of these.
+type Place = (u64, u64);
+
+fn place(text: &str) -> Result<Place, StoreError> {
+    let parts = text.split_once('-').and_then(|(millis, which)| Some((millis.parse().ok()?, which.parse().ok()?)));
+    parts.ok_or_else(|| unreadable("place in a stream"))
 }
 
 /// What there was to hear.
@@ -71,11 +86,15 @@ enum News {
 }
 
 /// Until the log reaches behind `last`, or flights ended behind `landed`, or for [`WAIT`].
-async fn wait(shared: &Shared, wire: &mut Wire, last: u64, landed: &mut String) -> Result<News, StoreError> {
+async fn wait(shared: &Shared, wire: &mut Wire, last: u64, landed: &mut Place) -> Result<News, StoreError> {
     let address = &shared.link.address;
     let mut read = redis::cmd("XREAD");
     read.arg("BLOCK").arg(WAIT_MILLIS).arg("COUNT").arg(100);
-    read.arg("STREAMS").arg(address.landed()).arg(address.log()).arg(&**landed).arg(format!("{last}-0"));
+    read.arg("STREAMS")
+        .arg(address.landed())
+        .arg(address.log())
+        .arg(format!("{}-{}", landed.0, landed.1))
+        .arg(format!("{last}-0"));
     let streams = match wire.send(&read).await? {
         Value::Nil => return Ok(News::Log),
         streams => Fields::of(streams)?,
@@ -89,7 +108,7 @@ async fn wait(shared: &Shared, wire: &mut Wire, last: u64, landed: &mut String) 
         }
         for entry in stream.list()? {
             let mut entry = Fields::of(entry)?;
-            *landed = entry.text()?;
+            *landed = place(&entry.text()?)?;
             let flight = entry.list()?.last().map(bytes).transpose()?.unwrap_or_default();
             let flight = str::from_utf8(&flight).ok().and_then(|name| name.parse().ok());
             shared.landings.ended(Token(flight.ok_or_else(|| unreadable("flight"))?));
@@ -99,12 +118,12 @@ async fn wait(shared: &Shared, wire: &mut Wire, last: u64, landed: &mut String) 
 }
 
 /// Where the flights that ended end.
-async fn last_landed(shared: &Shared, wire: &mut Wire) -> Result<String, StoreError> {
+async fn last_landed(shared: &Shared, wire: &mut Wire) -> Result<Place, StoreError> {
     let mut last = redis::cmd("XREVRANGE");
     last.arg(shared.link.address.landed()).arg("+").arg("-").arg("COUNT").arg(1);
     let mut entries = Fields::of(wire.send(&last).await?)?;
     match entries.next() {
-        Some(entry) => Fields::of(entry)?.text(),
-        None => Ok("0-0".to_owned()),
+        Some(entry) => place(&Fields::of(entry)?.text()?),
+        None => Ok(Place::default()),
     }
 }

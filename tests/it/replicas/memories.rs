@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use avatar_proxy::demo::Options;
+use avatar_proxy::demo::{Address, Options};
 use http::Method;
 
 use super::ADA;
@@ -135,11 +135,12 @@ fn age(answer: &Answer) -> u64 {
 #[tokio::test]
 async fn what_another_replica_has_looked_at_again_is_not_looked_at_once_more() {
     let server = Redis::start();
-    let world = hand::world(Options::default()).await.on(&server).flag("--recheck-interval=1h");
+    let world = hand::world(Options::default()).await.on(&server).flag("--recheck-interval=7d");
+    world.gateway.person(ADA).address(Address::Lasting(10 * HOUR));
     let apps = world.start_many(3).await;
     all_know(&apps, &[ADA]).await;
-    world.clock.advance(HOUR);
-    eventually("one of them looks at her again", async || world.gateway.lookups() == 2).await;
+    world.clock.advance(8 * HOUR);
+    eventually("one of them renews her URL", async || world.gateway.lookups() == 2).await;
     // Long enough for the other memories to hold what seems to have been passed over.
     world.clock.advance(10 * SECOND);
     for app in &apps {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::Write;
+use avatar_proxy::store::{Landing, Question, Told, Write};
 
 use super::super::{Opened, at, change, done, full, write};
 use super::{Server, open, refusal};
 use crate::support::authority::Authority;
 use crate::support::eventually::eventually;
 
-/// Writes, reads, and is told of the log: all that a connection has to carry.
+/// Writes, reads, and is told of the log and of flights: all that a connection has to carry.
 async fn works(store: &Opened) {
     let before = store.find(&full("1")).await.unwrap();
     let last = store.read_log(0, 0).await.unwrap().extent.last;
@@ -23,6 +23,13 @@ async fn works(store: &Opened) {
     store.take_rechecks(device, at(99), at(999), 9).await.unwrap();
     store.check().await.unwrap();
     assert!(store.size(at(0)).await.unwrap().bytes > 0);
+
+    let shared = store.shared().expect("replicas share it");
+    let question = Question { key: full("2"), alive_at: at(0), checked: None, start: Some(Duration::from_secs(30)) };
+    assert!(matches!(shared.ask(question.clone()).await.unwrap(), Told::Started { .. }));
+    let Told::UnderWay { flight, .. } = shared.ask(question).await.unwrap() else { panic!("somebody looks") };
+    shared.land(Landing { key: full("2"), flight, ending: None }).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), shared.landed(flight)).await.expect("its end is heard of");
 }
 
 #[tokio::test]

@@ -255,6 +255,13 @@ impl Events {
         self.0.log.is_shared()
     }
 
+    /// The log's end as it was read last; `None` before it was read at all. Asks the store nothing.
+    #[must_use]
+    pub fn read_upto(&self) -> Option<Cursor> {
+        let tail = self.0.tail.read().unwrap_or_else(PoisonError::into_inner);
+        (tail.epoch != Epoch::default()).then_some(Cursor { epoch: tail.epoch, sequence: tail.last })
+    }
+
     /// When the oldest record behind the sequence `after` was appended.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Webhooks: events delivered to addresses that others chose, each from where it left off.
 //!
 //! The rules kept here:
-//! * **One task for one endpoint**, on all replicas together (`share.rs`), and whoever changes an endpoint stops its task first: what is written down is never older than
-//!   what was done.
+//! * **One task for one endpoint**, on all replicas together (`share.rs`), and whoever changes an endpoint stops its task first: what
+//!   is written down is never older than what was done.
 //! * **An endpoint that was given by a flag** is there as long as the flag is, under an id that its URL gives it, so that it goes
 //!   on over a restart from where it was. It may lead anywhere; those that were made over the API may not, unless the operator
 //!   says so.
@@ -26,6 +26,7 @@ use self::desk::Ending;
 use self::lease::{Held, Leases};
 use super::{Events, PACE, Start, TRIM_BATCH};
 use crate::clock::{Clock, Timestamp};
+use crate::cursor::Cursor;
 use crate::metrics::Metrics;
 use crate::outbound::{Reach, parse_url};
 use crate::outcome::Token;
@@ -107,6 +108,8 @@ struct Inner {
     leases: std::sync::Mutex<Leases>,
     /// A lease has come or gone.
     moved: Notify,
+    /// The last place of the log at which what the flags give was in the store.
+    given_at: std::sync::Mutex<Option<Cursor>>,
 }
 
 /// An endpoint's task.
@@ -146,8 +149,8 @@ impl Webhooks {
         let (began, board) = (clock.now(), Board::new(metrics.clone()));
         let shared = Shared { clock, store, events, post, metrics };
         let leases = std::sync::Mutex::new(Leases::new(hex::encode(random::<8>())));
-        let (tasks, moved) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { config, shared, board, began, stop, tasks, leases, moved }))
+        let (tasks, moved, given_at) = (Mutex::default(), Notify::new(), std::sync::Mutex::default());
+        Self(Arc::new(Inner { config, shared, board, began, stop, tasks, leases, moved, given_at }))
     }
 
     /// Delivers to all endpoints until it is stopped. Waits for the store where it fails.
@@ -201,7 +204,8 @@ impl Webhooks {
                 store.drop_endpoint(&endpoint.id).await?;
             }
         }
-        self.put_given(&known).await?;
+        let place = self.0.shared.events.place(Start::Now).await?;
+        self.put_given(&known, place).await?;
         if self.is_shared() {
             return self.share().await;
         }
@@ -214,8 +218,8 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Puts what the flags give beside what is known.
-    async fn put_given(&self, known: &[Known]) -> Result<(), Trouble> {
+    /// Puts what the flags give beside what is known; what is new begins at `place`.
+    async fn put_given(&self, known: &[Known], place: Cursor) -> Result<(), Trouble> {
         let (store, now) = (&self.0.shared.store, self.0.shared.clock.now());
         for Given { url, secret } in &self.0.config.given {
             if secret.is_none() {
@@ -227,7 +231,7 @@ impl Webhooks {
             replace(&mut secrets, secret.clone(), now);
             let (url, created_at) = (url.clone(), before.map_or(now, |before| before.created_at));
             let endpoint = Endpoint { id, url, secrets, events: vec![], jids: vec![], from_flag: true, created_at };
-            store.put_endpoint(endpoint, Standing::at(self.0.shared.events.place(Start::Now).await?), u64::MAX).await?;
+            store.put_endpoint(endpoint, Standing::at(place), u64::MAX).await?;
         }
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! What may be done to endpoints: made, changed, sent something once more, dropped.
 //!
 //! The rules kept here:
-//! * **Whoever changes an endpoint stops its task first**, wherever it runs: by its lease, which fences off another replica's, so that what is written down is never older than what was done.
+//! * **Whoever changes an endpoint stops its task first**, wherever it runs, so that what is written down is never older than what was
+//!   done: another replica's is fenced off by its lease.
 //! * **What was begun is done**, also if whoever wished for it has gone by then: an endpoint never stays without its task.
+
+use std::time::Duration;
 
 use super::{Change, New, Replay, Trouble, View, Webhooks, random, replace, sign};
 use crate::change::Kind;
@@ -16,7 +19,10 @@ use crate::store::{Disabled, Endpoint, Kept, Known, Progress, Put, Secret, Stand
 const HASTENED_AT_ONCE: usize = 500;
 
 /// How often somebody may be overtaken by a change that is made on another replica.
-const TRIES_MAX: usize = 8;
+const TRIES_MAX: usize = 20;
+
+/// How long is waited at the most before the next attempt: several times what one takes.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to become of an endpoint.
 #[derive(Clone)]
@@ -98,13 +104,19 @@ impl Webhooks {
                 task.stop().await;
             }
             let held = self.seize(id).await?;
-            // As the task has left it. Where that cannot be read, what was read before says less and nothing wrong.
-            if let Ok(after) = self.known(id).await {
-                before = after;
+            match self.known(id).await {
+                // As the task has left it.
+                Ok(after) => before = after,
+                // What was read before is from before another replica's task was stopped: it is started again, and nothing changed.
+                Err(error) if self.is_shared() => return Err(error),
+                // What was read before says less and nothing wrong.
+                Err(_) => {}
             }
             let altered = self.altered(before.clone(), alteration.clone(), held.token).await;
             // Somebody changes it on another replica: what is found then is changed.
             if matches!(altered, Err(Trouble::Store(StoreError::Fenced))) && tries < TRIES_MAX {
+                // Not in step with it.
+                tokio::time::sleep(LONGEST_PAUSE.mul_f64(fastrand::f64())).await;
                 continue;
             }
             self.start(&mut tasks, altered.as_ref().map_or(before, Known::clone), held);

@@ -52,6 +52,8 @@ pub(super) struct Leases {
     pub(super) me: String,
     others: HashMap<String, Seen>,
     mine: HashMap<String, (Held, watch::Sender<Option<Instant>>)>,
+    /// When was asked what is known.
+    asked: HashMap<String, Instant>,
 }
 
 /// Somebody else's lease, and since when it has stood like this.
@@ -62,7 +64,7 @@ struct Seen {
 
 impl Leases {
     pub(super) fn new(me: String) -> Self {
-        Self { me, others: HashMap::new(), mine: HashMap::new() }
+        Self { me, others: HashMap::new(), mine: HashMap::new(), asked: HashMap::new() }
     }
 
     /// What to wish for of each of these endpoints.
@@ -78,6 +80,11 @@ impl Leases {
     /// Notes how a lease stands, as the store told who asked at `asked` and was answered at `now`. Returns whether it has come to
     /// this replica, or gone from it.
     pub(super) fn note(&mut self, id: &str, lease: Option<Lease>, asked: Instant, now: Instant) -> bool {
+        // An answer that was overtaken by a later one's is news of the past.
+        if self.asked.get(id).is_some_and(|last| *last > asked) {
+            return false;
+        }
+        self.asked.insert(id.to_owned(), asked);
         let before = self.held(id).map(|held| held.token);
         match lease {
             Some(lease) if lease.holder == self.me => {
@@ -97,7 +104,10 @@ impl Leases {
                     self.others.insert(id.to_owned(), Seen { lease, since: now });
                 }
             }
-            None => self.forget(id),
+            None => {
+                self.mine.remove(id);
+                self.others.remove(id);
+            }
         }
         before != self.held(id).map(|held| held.token)
     }
@@ -106,8 +116,9 @@ impl Leases {
         self.mine.get(id).map(|(held, _)| held.clone())
     }
 
-    /// There is no such endpoint any more, or nobody has it.
+    /// There is no such endpoint any more.
     pub(super) fn forget(&mut self, id: &str) {
+        self.asked.remove(id);
         self.mine.remove(id);
         self.others.remove(id);
     }

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::board::Figures;
 use super::lease::{Held, Leases};
 use super::{Running, Trouble, Webhooks, id_of};
-use crate::events::PACE;
+use crate::cursor::Cursor;
+use crate::events::{PACE, Start};
 use crate::store::{Known, StoreError, Wish};
 
 impl Webhooks {
@@ -83,11 +84,17 @@ impl Webhooks {
     pub(super) async fn share(&self) -> Result<(), Trouble> {
         let store = &self.0.shared.store;
         let mut tasks = self.0.tasks.lock().await;
+        // Before the endpoints, so that it is never later than they are.
+        let read_upto = self.0.shared.events.read_upto();
         let mut all = store.endpoints().await?;
         let is_there = |id: &String| all.iter().any(|known| known.endpoint.id == *id);
-        if !self.0.config.given.iter().all(|given| is_there(&id_of(&given.url))) {
-            // The store was emptied.
-            self.put_given(&all).await?;
+        if self.0.config.given.iter().all(|given| is_there(&id_of(&given.url))) {
+            if read_upto.is_some() {
+                *self.given_at() = read_upto;
+            }
+        } else if let Some(before) = self.is_emptied().await? {
+            // From a place in the old log, so that they are told of a gap.
+            self.put_given(&all, before).await?;
             all = store.endpoints().await?;
         }
         let ids: HashSet<_> = all.iter().map(|known| known.endpoint.id.clone()).collect();
@@ -106,6 +113,17 @@ impl Webhooks {
             }
         }
         Ok(())
+    }
+
+    /// Where the log stood when what the flags give was there, if the store was emptied since. If it was not, a replica that was
+    /// started later, with other flags, has dropped it.
+    async fn is_emptied(&self) -> Result<Option<Cursor>, StoreError> {
+        let epoch = self.0.shared.events.place(Start::Now).await?.epoch;
+        Ok(self.given_at().filter(|place| place.epoch != epoch))
+    }
+
+    fn given_at(&self) -> MutexGuard<'_, Option<Cursor>> {
+        self.0.given_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees to it that a task runs under this lease, for the endpoint as it is.

@@ -128,6 +128,57 @@ async fn changes_that_are_made_on_all_replicas_at_once_are_all_made() {
     stop(apps).await;
 }
 
+/// Every replica has found by now what others have done to endpoints.
+async fn all_look(apps: &[TestApp]) {
+    for app in apps {
+        let looks = async || app.metric("avatar_proxy_store_seconds_count{operation=\"endpoints\"}").await;
+        let before = looks().await;
+        eventually("it has looked", async || looks().await > before + 3.5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_flags_give_is_made_anew_in_an_emptied_store_and_dropped_by_who_is_started_without_it() {
+    let server = Redis::start();
+    let [old, new] = [Receiver::new().await, Receiver::new().await];
+    let world = world().await.on(&server).flag(&format!("--webhook={}", old.url("/"))).flag("--webhook-secret=s");
+    let apps = world.start_many(2).await;
+    let urls = async |app: &TestApp| {
+        let shown = app.get("/webhooks").await.json();
+        shown["webhooks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|webhook| webhook["url"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    server.ask("FLUSHALL");
+    let is_there = async || -> bool {
+        let urls: Vec<String> = urls(&apps[0]).await;
+        urls == [old.url("/")]
+    };
+    eventually("it is back", is_there).await;
+    all_have(&apps[0], &world, &[ADA], "1").await;
+    all_have(&apps[1], &world, &[ADA], "2").await;
+    eventually("it is told of the gap, and of what came behind it", async || {
+        let told = lines(&old.requests());
+        told.contains(&"avatar.gap".into()) && told.ends_with(&["avatar.changed 999001 2".into()])
+    })
+    .await;
+    all_look(&apps).await;
+    let world = world.flag(&format!("--webhook={}", new.url("/")));
+    let later = world.start().await;
+    all_look(&apps).await;
+    let left: Vec<String> = urls(&apps[0]).await;
+    assert_eq!(left, [new.url("/")], "it stays dropped, and the new one is everybody's");
+    let told = old.requests().len();
+    all_have(&apps[1], &world, &[ADA], "3").await;
+    gets(&new, 1).await;
+    assert_eq!(old.requests().len(), told);
+    later.stop().await;
+    stop(apps).await;
+}
+
 /// Processes that tell one receiver.
 struct Scene {
     server: Redis,

@@ -131,7 +131,11 @@ impl World {
         if !misled && matches!(outcome, Outcome::Present(_)) {
             self.story.success = Some(at(self.now));
         }
-        self.lie = lie;
+        // What a look saw that another one has overtaken since is no good moment, unless it is a picture.
+        let overtaken = look.start <= self.story.applied && matches!(outcome, Outcome::Negative(_));
+        if misled || !overtaken {
+            self.lie = lie;
+        }
         let now = self.story.success;
         self.story.success = look.vouched_at;
         let verdict = self.story.end_of(look.began, self.now, look.start, look.variant, outcome);

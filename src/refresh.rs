@@ -7,7 +7,7 @@
 //! queue, in which nobody starves, and a crowded device holds up no other. Each taken look is under a lease, so that a process that
 //! dies loses nothing. What the budget does not let through is put off, never dropped and never hammered.
 //!
-//! Once a minute it is foreseen for each device whether the budget will suffice ([`Forecast`]): with too little, URLs are renewed
+//! Every few seconds it is foreseen for each device whether the budget will suffice ([`Forecast`]): with too little, URLs are renewed
 //! as late as is safe, rechecks go where change is likeliest, and deadlines that stand too close are begun with early.
 //!
 //! [`Schedule`]: crate::store::Schedule
@@ -64,8 +64,11 @@ const STORE_REST: Duration = Duration::from_secs(2);
 /// How often sizes are read for the metrics.
 const MEASURE_PACE: Duration = Duration::from_secs(5);
 
-/// How often it is foreseen whether a device's budget will suffice, and what was learnt is remembered.
-const FORECAST_PACE: Duration = Duration::from_secs(60);
+/// How often it is foreseen whether a device's budget will suffice.
+const FORECAST_PACE: Duration = Duration::from_secs(10);
+
+/// How often what was learnt is remembered.
+const REMEMBER_PACE: Duration = Duration::from_secs(60);
 
 /// A look that failed is not made again before this.
 const PUT_OFF_MIN: Duration = Duration::from_secs(1);
@@ -187,7 +190,7 @@ impl Refresh {
             }
             if elapsed >= remember_at {
                 inner.avatars.remember_lessons().await;
-                remember_at = elapsed + FORECAST_PACE;
+                remember_at = elapsed + REMEMBER_PACE;
             }
             let rest = self.tick().await;
             tokio::select! {

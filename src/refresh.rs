@@ -360,8 +360,7 @@ impl Refresh {
             return inner.avatars.forecast(device);
         }
         let Ok(outlay) = inner.store.outlay(device, &SAMPLES).await else { return inner.avatars.forecast(device) };
-        let now = inner.clock.now();
-        let deadlines = outlay.deadlines.iter().map(|(count, due_at)| (*count, due_at.since(now)));
+        let deadlines = plan::still_wanted(&outlay.deadlines, inner.clock.now(), &inner.config);
         let (allowed, label) = inner.avatars.rate(device);
         let forecast = Forecast::new(deadlines, outlay.rechecks, inner.config.rules.recheck_interval, allowed);
         let before = inner.avatars.forecast(device);

@@ -34,7 +34,7 @@ pub use endpoints::{
 };
 pub use lease::{Lease, Wish};
 pub use log::{Extent, Log, Page, Record, What};
-pub use schedule::{Agenda, Candidate, Due, Outlay, Picture, Schedule, Touch};
+pub use schedule::{Agenda, Candidate, Deadline, Due, Outlay, Picture, Schedule, Touch};
 pub use shared::{Ending, Landing, Question, Shared, Told};
 
 /// What every engine is: the records, when they are looked at again, and the log, which are written together; and the webhooks

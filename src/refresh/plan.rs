@@ -7,7 +7,7 @@ use super::Config;
 use crate::clock::Timestamp;
 use crate::jid::Variant;
 use crate::outcome::Outcome;
-use crate::store::{Candidate, Due};
+use crate::store::{Candidate, Deadline, Due};
 
 /// How long a second look at a negative outcome is tried for somebody nobody asks for.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
@@ -43,6 +43,20 @@ pub fn looked_at(candidate: &Candidate, now: Timestamp, config: &Config) -> Opti
     };
     let soonest = warm.chain(wanted).min_by_key(dies).map(|picture| picture.variant);
     soonest.or(watched.then_some(full))
+}
+
+/// Of so many deadlines, those that will still be looked at when they come: as many as of those that were sampled. Each with how
+/// long it is until then.
+#[must_use]
+pub fn still_wanted(deadlines: &[Deadline], now: Timestamp, config: &Config) -> Vec<(usize, Duration)> {
+    let mut wanted = 0;
+    let samples = deadlines.iter().zip(1..).map(|(deadline, sampled)| {
+        // Whom nobody asks for until then is not renewed.
+        wanted +=
+            usize::from(deadline.requested_at.is_some_and(|asked| deadline.due_at.since(asked) < config.warm_for));
+        (deadline.count * wanted / sampled, deadline.due_at.since(now))
+    });
+    samples.collect()
 }
 
 #[cfg(test)]
@@ -105,6 +119,21 @@ mod tests {
         assert!(is_looked_at(&watched, due_at, &config()));
         let preview = Key { variant: PREVIEW, ..watched.key.clone() };
         assert!(!is_looked_at(&Due { key: preview, ..watched }, due_at, &config()));
+    }
+
+    #[test]
+    fn who_will_not_be_asked_for_any_more_needs_nothing_of_the_budget() {
+        let deadline =
+            |count, due, asked: Option<i64>| Deadline { count, due_at: at(due), requested_at: asked.map(at) };
+        let all = [
+            deadline(16, 600, Some(0)),
+            deadline(32, 700, None),
+            deadline(64, 5000, Some(0)),
+            deadline(128, 5000, Some(4000)),
+        ];
+        let seconds = Duration::from_secs;
+        let wanted = [(16, seconds(500)), (16, seconds(600)), (21, seconds(4900)), (64, seconds(4900))];
+        assert_eq!(still_wanted(&all, at(100), &config()), wanted);
     }
 
     #[test]

@@ -66,11 +66,22 @@ pub struct Picture {
     pub requested_at: Option<Timestamp>,
 }
 
+/// A deadline among others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline {
+    /// How many have come by then.
+    pub count: usize,
+    /// When.
+    pub due_at: Timestamp,
+    /// When somebody last asked for its key.
+    pub requested_at: Option<Timestamp>,
+}
+
 /// What will be needed for a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outlay {
     /// The k-th deadline, soonest first, for each k that was asked for and that there is.
-    pub deadlines: Vec<(usize, Timestamp)>,
+    pub deadlines: Vec<Deadline>,
     /// Subjects that are rechecked.
     pub rechecks: u64,
 }

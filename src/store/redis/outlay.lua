@@ -5,7 +5,12 @@ if not number then
 end
 for at = 2, #ARGV do
     local place = tonumber(ARGV[at]) - 1
-    local deadline = redis.call('ZRANGE', base .. 'due:' .. number, place, place, 'WITHSCORES')[2]
-    deadlines[#deadlines + 1] = tonumber(deadline or nil) or false
+    local key, due = unpack(redis.call('ZRANGE', base .. 'due:' .. number, place, place, 'WITHSCORES'))
+    if not key then
+        break
+    end
+    local subject = load(string.sub(key, 2))
+    local held = subject and subject.held[tonumber(string.sub(key, 1, 1))]
+    deadlines[#deadlines + 1] = { tonumber(due), held and held.requested or false }
 end
 return { redis.call('ZCARD', base .. 'wait:' .. number) + redis.call('ZCARD', base .. 'ready:' .. number), deadlines }

@@ -17,7 +17,7 @@ use crate::jid::{Device, Key, Subject, Variant};
 use crate::outcome::{Reason, Token};
 use crate::recheck::Outlook;
 use crate::record::unless_damaged;
-use crate::store::{Agenda, Candidate, Due, Held, Outlay, Picture, Size, StoreError, Watch, Write};
+use crate::store::{Agenda, Candidate, Deadline, Due, Held, Outlay, Picture, Size, StoreError, Watch, Write};
 
 /// For how long a look may be under way at the most, with a wide margin: for that long it is remembered who was forgotten.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(600);
@@ -153,10 +153,10 @@ pub(super) fn agenda(answer: Value) -> Result<Vec<Agenda>, StoreError> {
 pub(super) fn outlay(answer: Value, counts: &[usize]) -> Result<Outlay, StoreError> {
     let mut answer = Fields::of(answer)?;
     let mut outlay = Outlay { rechecks: answer.number()?, deadlines: Vec::new() };
-    let mut deadlines = answer.list()?;
-    for count in counts {
-        let deadline = deadlines.optional_time()?;
-        outlay.deadlines.extend(deadline.map(|deadline| (*count, deadline)));
+    for (count, deadline) in counts.iter().zip(answer.list()?) {
+        let mut deadline = Fields::of(deadline)?;
+        let (due_at, requested_at) = (deadline.time()?, deadline.optional_time()?);
+        outlay.deadlines.push(Deadline { count: *count, due_at, requested_at });
     }
     Ok(outlay)
 }

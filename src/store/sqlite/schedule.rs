@@ -11,7 +11,7 @@ use crate::jid::{Device, Key, Subject};
 use crate::outcome::Token;
 use crate::recheck::{Lessons, Outlook};
 use crate::record::unless_damaged;
-use crate::store::{Agenda, Candidate, Due, Outlay, Picture, StoreError, Touch};
+use crate::store::{Agenda, Candidate, Deadline, Due, Outlay, Picture, StoreError, Touch};
 
 const AGENDA: &str = "SELECT device,
     (SELECT due FROM entries WHERE lane = lanes.id AND due IS NOT NULL ORDER BY due LIMIT 1),
@@ -49,7 +49,7 @@ const END_SUBJECTS_LEASES: &str =
 
 const MOVE_ON: &str = "UPDATE lanes SET virtual = max(virtual, ?2) WHERE id = ?1";
 
-const DEADLINES: &str = "SELECT due FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT ?2";
+const DEADLINES: &str = "SELECT due, requested FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT ?2";
 
 const RESCHEDULE: &str = "UPDATE entries SET due = ?4, due_before = NULL
     WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
@@ -239,7 +239,7 @@ pub(super) fn outlay(connection: &Connection, device: &Device, counts: &[usize])
     while let Some(row) = rows.next()? {
         passed += 1;
         if let Some(count) = counts.next_if_eq(&passed) {
-            outlay.deadlines.push((count, row.get(0)?));
+            outlay.deadlines.push(Deadline { count, due_at: row.get(0)?, requested_at: row.get(1)? });
         }
     }
     Ok(outlay)

@@ -4,7 +4,7 @@ use avatar_proxy::clock::Timestamp;
 use avatar_proxy::jid::{Device, Jid, Key, Subject, Variant};
 use avatar_proxy::outcome::{Negative, Outcome, Reason, Token};
 use avatar_proxy::recheck::Lessons;
-use avatar_proxy::store::{Agenda, Due, Held, Outlay, Touch, Watch, Write};
+use avatar_proxy::store::{Agenda, Deadline, Due, Held, Outlay, Touch, Watch, Write};
 
 use super::suite::touch;
 use super::{Engine, Opened, at, done, full, key_of, outlook, preview, write};
@@ -273,17 +273,19 @@ pub(super) async fn who_is_watched_and_was_never_looked_at_comes_after_whose_tur
 
 pub(super) async fn what_will_be_needed_is_foreseen(engine: impl Engine) {
     let store = engine.open().await;
-    for (name, due) in [("1", 10), ("2", 20), ("3", 30)] {
-        done(&store, write(&full(name), NONE, 1, due)).await;
+    for (name, due, asked) in [("1", 10, None), ("2", 20, None), ("3", 30, Some(4))] {
+        done(&store, Write { requested_at: asked.map(at), ..write(&full(name), NONE, 1, due) }).await;
     }
     done(&store, write(&key_of("d", "1", false, false), NONE, 1, 5)).await;
     let outlay = async || store.outlay(&full("1").subject.device, &[1, 3, 4]).await.unwrap();
-    let deadlines = vec![(1, at(10)), (3, at(30))];
+    let deadline =
+        |count, due: i64, asked: Option<i64>| Deadline { count, due_at: at(due), requested_at: asked.map(at) };
+    let deadlines = vec![deadline(1, 10, None), deadline(3, 30, Some(4))];
     assert_eq!(outlay().await, Outlay { deadlines, rechecks: 3 });
     assert_eq!(recheck(&store, "", 10, 9).await, who(&["1"]));
     store.defer(vec![(full("2").subject, None)]).await.unwrap();
     store.reschedule(vec![(full("1"), None)]).await.unwrap();
-    assert_eq!(outlay().await, Outlay { deadlines: vec![(1, at(20))], rechecks: 2 });
+    assert_eq!(outlay().await, Outlay { deadlines: vec![deadline(1, 20, None)], rechecks: 2 });
     let nobody = Device::new("nobody's").unwrap();
     assert_eq!(store.outlay(&nobody, &[1]).await.unwrap(), Outlay::default());
 }

@@ -49,7 +49,9 @@ const END_SUBJECTS_LEASES: &str =
 
 const MOVE_ON: &str = "UPDATE lanes SET virtual = max(virtual, ?2) WHERE id = ?1";
 
-const DEADLINES: &str = "SELECT due, requested FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT ?2";
+const DEADLINES: &str = "SELECT due, id FROM entries WHERE lane = ?1 AND due IS NOT NULL ORDER BY due LIMIT ?2";
+
+const REQUESTED: &str = "SELECT requested FROM entries WHERE id = ?1";
 
 const RESCHEDULE: &str = "UPDATE entries SET due = ?4, due_before = NULL
     WHERE id = (SELECT id * 4 + ?3 FROM subjects WHERE device = ?1 AND jid = ?2)";
@@ -70,7 +72,7 @@ const LESSONS: &str = "SELECT lessons FROM meta";
 const PUT_LESSONS: &str = "UPDATE meta SET lessons = ?1";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 20] = [
+pub(super) const STATEMENTS: [&str; 21] = [
     AGENDA,
     LANE,
     MAKE_LANE,
@@ -84,6 +86,7 @@ pub(super) const STATEMENTS: [&str; 20] = [
     END_SUBJECTS_LEASES,
     MOVE_ON,
     DEADLINES,
+    REQUESTED,
     RESCHEDULE,
     DEFER,
     ADVANCE,
@@ -232,14 +235,17 @@ fn candidate(connection: &Connection, id: i64, row: &Row<'_>) -> Result<Candidat
 pub(super) fn outlay(connection: &Connection, device: &Device, counts: &[usize]) -> Result<Outlay, StoreError> {
     let Some((lane, rechecks)) = lane(connection, device)? else { return Ok(Outlay::default()) };
     let mut outlay = Outlay { rechecks, deadlines: Vec::new() };
+    // The index alone is read, but for the few that are asked for.
     let mut statement = connection.prepare_cached(DEADLINES)?;
+    let mut requested = connection.prepare_cached(REQUESTED)?;
     let furthest = counts.iter().copied().max().unwrap_or_default();
     let mut rows = statement.query(params![lane, rows::rows_at_most(furthest)])?;
     let (mut passed, mut counts) = (0, counts.iter().copied().peekable());
     while let Some(row) = rows.next()? {
         passed += 1;
         if let Some(count) = counts.next_if_eq(&passed) {
-            outlay.deadlines.push(Deadline { count, due_at: row.get(0)?, requested_at: row.get(1)? });
+            let requested_at = requested.query_row([row.get::<_, i64>(1)?], |row| row.get(0))?;
+            outlay.deadlines.push(Deadline { count, due_at: row.get(0)?, requested_at });
         }
     }
     Ok(outlay)

@@ -11,7 +11,8 @@
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
-//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `confirm` waits for the
+//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `purse` from
+//! spending twice, `confirm` waits for the
 //! server's replicas; this file joins them.
 
 mod address;
@@ -21,6 +22,7 @@ mod follow;
 mod link;
 mod log;
 mod open;
+mod purse;
 mod reply;
 mod rows;
 mod schedule;

@@ -187,7 +187,7 @@ async fn whoever_waits_for_a_lookup_that_fails_does_not_repeat_it() {
 async fn the_lookup_of_a_replica_that_died_is_made_by_another_when_its_lease_ends() {
     let world = World::by_hand(1).await;
     let lease = Duration::from_secs(30);
-    let question = Question { key: key(ADA), alive_at: NOW, checked: None, start: Some(lease) };
+    let question = Question { key: key(ADA), alive_at: NOW, checked: None, start: Some(lease), draft: None };
     // Whoever asks so, and is not heard of again, is dead.
     let told = world.replicas[0].store.ask(question).await.unwrap();
     assert!(matches!(told, Told::Started { .. }), "{told:?}");

@@ -166,6 +166,8 @@ pub struct Permit {
     stood: Stood,
     /// What it has drawn from a budget that is shared.
     booked: Option<Draft>,
+    /// when it asked for that, by the steady clock
+    drawn_at: Duration,
     /// it is back in the queue
     is_over: bool,
 }
@@ -334,13 +336,16 @@ impl Budget {
             return;
         }
         if let Some(shared) = self.0.store.shared() {
-            if let Ok(known) = shared.known(device).await {
-                let is_news = self.0.lock().hear(device, &known, self.0.now());
-                if is_news {
-                    self.0.teach(device).await;
+            match shared.known(device).await {
+                Ok(known) => {
+                    let is_news = self.0.lock().hear(device, &known, self.0.now());
+                    if is_news {
+                        self.0.teach(device).await;
+                    }
                 }
-                return;
+                Err(error) => self.0.lock().meet(device, Err(error), self.0.now()),
             }
+            return;
         }
         let remembered = self.0.store.device(device).await;
         if let Err(error) = &remembered {
@@ -359,9 +364,27 @@ impl Shared {
         Now { steady: self.clock.elapsed(), wall: self.clock.now() }
     }
 
-    fn permit(self: &Arc<Self>, device: Device, priority: Priority, probes: Probes, stood: Stood, at_once: bool) -> Permit {
+    fn permit(
+        self: &Arc<Self>,
+        device: Device,
+        priority: Priority,
+        probes: Probes,
+        stood: Stood,
+        at_once: bool,
+    ) -> Permit {
         let shared = self.clone();
-        Permit { shared, device, priority, probes, at_once, used: false, stood, booked: None, is_over: false }
+        Permit {
+            shared,
+            device,
+            priority,
+            probes,
+            at_once,
+            used: false,
+            stood,
+            booked: None,
+            drawn_at: Duration::ZERO,
+            is_over: false,
+        }
     }
 
     /// Counts a refusal.

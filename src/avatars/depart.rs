@@ -94,8 +94,7 @@ impl Inner {
     ) -> Result<Departure, Refusal> {
         let mut permit = self.budget.at_once(&key.subject.device, pilot.priority()).await;
         loop {
-            let asked_at = self.clock.elapsed();
-            let draft = permit.as_ref().map(|permit| permit.draft(self.lease()));
+            let draft = permit.as_mut().map(|permit| permit.draft(self.lease()));
             let Ok(told) = shared.ask(self.question(key, need, draft.clone())).await else {
                 if let (Some(permit), Some(draft)) = (&mut permit, draft) {
                     permit.booked(draft);
@@ -134,12 +133,13 @@ impl Inner {
                 }
                 Told::Started { claim, last } => {
                     let (flight, stale) = (claim.start, claim.held.entry.is_some());
-                    let is_in_time = self.clock.elapsed().saturating_sub(asked_at) <= START_WITHIN;
                     let booked = permit.take().zip(draft).map(|(mut permit, draft)| {
                         permit.booked(draft);
                         permit
                     });
-                    if let Some(permit) = booked.filter(|_| is_in_time) {
+                    if let Some(permit) =
+                        booked.filter(|permit| self.clock.elapsed().saturating_sub(permit.drawn_at()) <= START_WITHIN)
+                    {
                         pilot.asking();
                         let (claim, flight, last) = (Some(*claim), Some(flight), last.map(|last| *last));
                         return Ok(Departure::Started(Box::new(Takeoff { permit, claim, flight, last, stale })));

@@ -62,9 +62,17 @@ impl Holding {
 impl Permit {
     /// What its look draws from the shared budget, with a place for so long at most.
     #[must_use]
-    pub fn draft(&self, lease: Duration) -> Draft {
-        let place = fastrand::u64(..);
-        self.shared.lock().draft(&self.device, place, lease, self.shared.now())
+    pub fn draft(&mut self, lease: Duration) -> Draft {
+        let (place, now) = (fastrand::u64(..), self.shared.now());
+        self.drawn_at = now.steady;
+        self.shared.lock().draft(&self.device, place, lease, now)
+    }
+
+    /// When it drew what it has, by the steady clock, or rather earlier: its look is to start soon after, because others draw
+    /// what has come since.
+    #[must_use]
+    pub fn drawn_at(&self) -> Duration {
+        self.drawn_at
     }
 
     /// It has drawn this, or may have: the place is given back when the permit is.
@@ -93,7 +101,7 @@ impl Budget {
                     self.0.teach(&permit.device).await;
                 }
                 let objection = self.0.lock().objection(&permit.device, permit.probes, self.0.now());
-                objection.map_or(Ok(permit), |refusal| Err(refusal))
+                objection.map_or(Ok(permit), Err)
             }
             Drawn::Later(wait) => self.wait_again(permit, wait, wait, patience, seated).await,
         }
@@ -105,10 +113,11 @@ impl Budget {
     /// When its turn does not come within `patience` of its arrival.
     pub async fn without_store(
         &self,
-        permit: Permit,
+        mut permit: Permit,
         patience: Duration,
         seated: impl FnOnce(Place) + Send,
     ) -> Result<(Permit, bool), Refusal> {
+        permit.drawn_at = self.0.clock.elapsed();
         let drawn = self.0.lock().draw_from_reserve(&permit.device, self.0.now());
         match drawn {
             Drawn::Later(wait) => {

@@ -4,7 +4,7 @@
 //! * One Lua script for each atomic step (`scripts`), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
 //! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so. Flights and endings
-//!   (`together`), which are over within minutes, are the exception.
+//!   (`together`) and places in the budget (`purse`), which are over within minutes, are the exception.
 //! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is
 //!   there goes on as a log with another epoch, so that subscribers are told of a gap. Neither tokens nor places in the log are
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.

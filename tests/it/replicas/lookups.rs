@@ -45,6 +45,19 @@ impl World {
         world
     }
 
+    /// Each replica gets its share of what the budget keeps for times without the store.
+    async fn have_reserves(&self) {
+        self.clock.advance(Duration::from_secs(67 * 60));
+        // To be seen by the others, and to be granted what they gave up.
+        for _ in 0..3 {
+            for replica in &self.replicas {
+                let before = replica.calls("reserve");
+                self.clock.advance(Duration::from_secs(1));
+                eventually("it has a share", async || replica.calls("reserve") > before).await;
+            }
+        }
+    }
+
     /// Somebody asks this replica, and the test goes on.
     fn asks(&self, replica: usize, phone: &'static str) -> JoinHandle<Result<Found, Unmet>> {
         let replica = self.replicas[replica].clone();
@@ -220,8 +233,9 @@ async fn a_replica_that_was_stopped_for_longer_than_its_lease_changes_nothing() 
 
 #[tokio::test]
 async fn replicas_whose_store_is_gone_look_alone_record_nothing_and_are_one_again_when_it_is_back() {
-    let mut world = World::new(2).await;
+    let mut world = World::by_hand(2).await;
     let ada = world.gateway.person(ADA);
+    world.have_reserves().await;
     world.redis.kill();
     for replica in &world.replicas {
         let alone = Met::Asked { why: Why::Miss, collapsed: false, stored: false };

@@ -130,8 +130,8 @@ fn is_cooling<T>(answer: &Result<T, Refusal>) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_replicas() {
     const RATE: f64 = 5.0;
-    const BURST: u32 = 6;
-    const STEP: Duration = Duration::from_millis(40);
+    const BURST: u32 = 12;
+    const STEP: Duration = Duration::from_millis(120);
     const STEPS: u32 = 2500;
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
@@ -144,18 +144,22 @@ async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_re
     let mut asking = JoinSet::new();
     for step in 0..STEPS {
         let lot = random.usize(..members.len());
-        match (random.u32(..60), &members[lot]) {
+        match (random.u32(..300), &members[lot]) {
             (0, Some(_)) => members[lot] = None,
-            (0..=3, None) => members[lot] = Some(Member::join(&redis, &clock, &config).await),
-            (1, Some(member)) => member.relay.lead_to(NOWHERE),
-            (2..=4, Some(member)) => member.relay.lead_to(redis.port()),
+            (1..=2, Some(member)) => {
+                member.budget.close().await;
+                members[lot] = None;
+            }
+            (0..=20, None) => members[lot] = Some(Member::join(&redis, &clock, &config).await),
+            (3..=9, Some(member)) => member.relay.lead_to(NOWHERE),
+            (10..=16, Some(member)) => member.relay.lead_to(redis.port()),
             _ => {}
         }
         // Quiet times, in which something is saved up.
         if step / 250 % 3 < 2 {
             for member in members.iter().flatten() {
                 let (budget, starts, ada) = (member.budget.clone(), starts.clone(), ada.clone());
-                if random.u32(..4) == 0 {
+                if random.u32(..3) == 0 {
                     asking.spawn(async move {
                         if let Ok(mut permit) = look(&budget, &ada, 5 * SECOND).await {
                             starts.lock().unwrap().push(permit.drawn_at());

@@ -3,6 +3,7 @@
 //! Lookups are what gets accounts banned, so every one of them, retries included, is admitted here. The rules:
 //! * In any time t at most `rate * t + burst` lookups start for a device. Buckets begin empty, so that a restart is not a
 //!   second burst. Devices that never had an answer share one bucket, so that invented names buy nothing.
+//! * Replicas that share a store share the budget as well (`purse`).
 //! * Once a rate limit is recorded, none starts for that device until its cool-down ends; this survives a restart.
 //! * A device that is out of order (logged out, unknown) stops only itself, a gateway that refuses the proxy's credentials
 //!   stops everything; both are probed by one lookup at a time, and answer in between what they answered last.
@@ -18,17 +19,20 @@ use crate::clock::{Clock, Timestamp};
 use crate::jid::Device;
 use crate::metrics::Metrics;
 use crate::outcome::{Failure, Outcome};
-use crate::store::Store;
+use crate::store::{Draft, Store};
 
 mod device;
 mod lane;
 mod learn;
 mod ledger;
+mod purse;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
 use lane::Seat;
-use ledger::{Ledger, Now, Probes, Started};
+use ledger::{Ledger, Now, Probes, Started, Stood};
+use purse::Holding;
 
 /// How much may be asked.
 #[derive(Clone, Debug)]
@@ -143,6 +147,8 @@ struct Shared {
     ledger: Mutex<Ledger>,
     writing: tokio::sync::Mutex<()>,
     changed: Notify,
+    /// What this replica holds of a budget that is shared.
+    holding: Holding,
 }
 
 /// What who waits is told.
@@ -157,6 +163,13 @@ pub struct Permit {
     /// nobody waited for it
     at_once: bool,
     used: bool,
+    stood: Stood,
+    /// What it has drawn from a budget that is shared.
+    booked: Option<Draft>,
+    /// when it asked for that, by the steady clock
+    drawn_at: Duration,
+    /// it is back in the queue
+    is_over: bool,
 }
 
 /// A place in the queue, by which who waits can be moved ahead.
@@ -170,9 +183,9 @@ impl Budget {
     /// A budget that remembers devices in `store`.
     #[must_use]
     pub fn new(config: Config, clock: Clock, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
-        let ledger = Mutex::new(Ledger::new(config.clone()));
-        let (writing, changed) = (tokio::sync::Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { config, clock, store, metrics, ledger, writing, changed }))
+        let ledger = Mutex::new(Ledger::new(config.clone(), store.shared().is_some()));
+        let (writing, changed, holding) = (tokio::sync::Mutex::default(), Notify::new(), Holding::default());
+        Self(Arc::new(Shared { config, clock, store, metrics, ledger, writing, changed, holding }))
     }
 
     /// The configuration.
@@ -183,16 +196,7 @@ impl Budget {
 
     /// Lets those who wait start as tokens come; runs until it is dropped.
     pub async fn run(&self) {
-        loop {
-            let changed = self.0.changed.notified();
-            match self.0.let_start() {
-                Some(next) => tokio::select! {
-                    () = self.0.clock.sleep(next) => {}
-                    () = changed => {}
-                },
-                None => changed.await,
-            }
-        }
+        tokio::join!(self.0.pump(), self.0.hold());
     }
 
     /// Waits for permission to start one lookup for `device`; dropping the future gives up the place in the queue.
@@ -229,8 +233,8 @@ impl Budget {
     /// Permission to start one lookup for `device` now, if nobody waits and nothing stands in the way.
     pub async fn at_once(&self, device: &Device, priority: Priority) -> Option<Permit> {
         self.load(device).await;
-        let probes = self.0.lock().at_once(device, self.0.now())?;
-        Some(Permit { shared: self.0.clone(), device: device.clone(), priority, probes, at_once: true, used: false })
+        let (probes, stood) = self.0.lock().at_once(device, priority, self.0.now())?;
+        Some(self.0.permit(device.clone(), priority, probes, stood, true))
     }
 
     /// Moves who waits at `place` to where somebody of `priority` would stand who came now, if that is further ahead.
@@ -295,6 +299,9 @@ impl Budget {
 
     /// Writes what is known of a device into the store: one after the other, so that the last to be written is the newest.
     async fn remember(&self, device: &Device) {
+        if self.0.store.shared().is_some() {
+            return self.0.teach(device).await;
+        }
         let _turn = self.0.writing.lock().await;
         // What could not be read before must not be undone by what is written now.
         self.load(device).await;
@@ -328,6 +335,18 @@ impl Budget {
         if self.0.lock().knows(device) {
             return;
         }
+        if let Some(shared) = self.0.store.shared() {
+            match shared.known(device).await {
+                Ok(known) => {
+                    let is_news = self.0.lock().hear(device, &known, self.0.now());
+                    if is_news {
+                        self.0.teach(device).await;
+                    }
+                }
+                Err(error) => self.0.lock().meet(device, Err(error), self.0.now()),
+            }
+            return;
+        }
         let remembered = self.0.store.device(device).await;
         if let Err(error) = &remembered {
             tracing::debug!(?device, %error, "what is remembered of a device cannot be read");
@@ -345,19 +364,55 @@ impl Shared {
         Now { steady: self.clock.elapsed(), wall: self.clock.now() }
     }
 
+    fn permit(
+        self: &Arc<Self>,
+        device: Device,
+        priority: Priority,
+        probes: Probes,
+        stood: Stood,
+        at_once: bool,
+    ) -> Permit {
+        let shared = self.clone();
+        Permit {
+            shared,
+            device,
+            priority,
+            probes,
+            at_once,
+            used: false,
+            stood,
+            booked: None,
+            drawn_at: Duration::ZERO,
+            is_over: false,
+        }
+    }
+
     /// Counts a refusal.
     fn refused(&self, priority: Priority, refusal: Refusal) -> Refusal {
         self.metrics.budget_refusals.with_label_values(&[priority.as_str(), refusal.as_str()]).inc();
         refusal
     }
 
+    /// Lets those who wait start as tokens come. Never ends by itself.
+    async fn pump(self: &Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            match self.let_start() {
+                Some(next) => tokio::select! {
+                    () = self.clock.sleep(next) => {}
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
     /// Lets everybody start who may; returns when the next token comes that somebody waits for.
     fn let_start(self: &Arc<Self>) -> Option<Duration> {
         let (started, next) = self.lock().pump(self.now());
-        for Started { device, priority, probes, answer } in started {
+        for Started { device, priority, probes, answer, stood } in started {
             // Nobody waits for it any more: the permit comes back and is dropped here, which gives its token back.
-            let permit = Permit { shared: self.clone(), device, priority, probes, at_once: false, used: false };
-            let _ = answer.send(Ok(permit));
+            let _ = answer.send(Ok(self.permit(device, priority, probes, stood, false)));
         }
         next
     }
@@ -382,6 +437,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(draft) = self.booked.take() {
+            self.shared.holding.give_back(draft);
+        }
+        if self.is_over {
+            return;
+        }
         let now = self.shared.now();
         self.shared.lock().end(&self.device, self.probes, !self.used, now);
         self.shared.changed.notify_one();

@@ -330,6 +330,7 @@ impl App {
                 () = measured.heal() => {}
                 () = until_done.cancelled() => {}
             }
+            budget.close().await;
         });
         Ok(Self {
             address,

@@ -23,6 +23,7 @@ mod lease;
 mod log;
 pub mod measured;
 pub mod none;
+mod purse;
 pub mod redis;
 mod schedule;
 mod shared;
@@ -34,6 +35,7 @@ pub use endpoints::{
 };
 pub use lease::{Lease, Wish};
 pub use log::{Extent, Log, Page, Record, What};
+pub use purse::{Draft, Drawn, KnownDevice, Lesson, Marked, Purse, RESERVED, Share, ShareWish, Taught};
 pub use schedule::{Agenda, Candidate, Deadline, Due, Outlay, Picture, Schedule, Touch};
 pub use shared::{Ending, Landing, Question, Shared, Told};
 

@@ -1,11 +1,12 @@
 //! How a flight gets to its start: what suffices without the gateway, whose turn it is, and who else is under way.
 //!
 //! With a store that no other process shares, these are three steps: what the store holds, how the last flight ended, the budget.
-//! With a shared one they are one question ([`Question`]), which also starts the look, if this process's queue is empty: a hit
-//! costs one round trip. Otherwise the question is asked once more when the budget's queue has let the flight through. So no
+//! With a shared one they are one question ([`Question`]), which also starts the look, if this process's queue is empty
+//! and the budget of all replicas has a token: a hit costs one round trip. Otherwise the question is asked once more when the budget's queue has let the flight through. So no
 //! replica holds a key while it waits for its budget, and of those that wait the first to be let through looks for all.
 //!
-//! While a shared store is away each replica is alone, as with a store of its own that is away: it looks, and records nothing.
+//! While a shared store is away each replica is alone, as with a store of its own that is away: it looks as far as its reserve of
+//! the budget goes, and records nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,13 @@ use super::{BACKGROUND_PATIENCE, Inner, Need};
 use crate::budget::{Permit, Refusal};
 use crate::jid::Key;
 use crate::outcome::{Failure, Token};
-use crate::store::{Claim, Ending, Held, Landing, Question, Shared, Told};
+use crate::store::{Claim, Draft, Drawn, Ending, Held, Landing, Question, Shared, Told};
 
 /// What a look's lease has beyond the gateway's timeout: to start in, and to write down what it brought.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// A look that was let start is made only so soon after it was asked for, so that its lease covers it.
-const START_WITHIN: Duration = Duration::from_secs(5);
+const START_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whoever waits for another replica's flight asks after this time, whatever it heard.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -50,6 +51,13 @@ pub(super) struct Takeoff {
     pub(super) last: Option<Ending>,
     /// Whether something was held that is dead, or not fresh enough.
     pub(super) stale: bool,
+}
+
+/// How it goes on while a shared store is away.
+enum Unrecorded {
+    Departed(Departure),
+    /// There was no budget for it: its turn has come again, and the store may be back.
+    Waited(Permit),
 }
 
 impl Inner {
@@ -86,9 +94,16 @@ impl Inner {
     ) -> Result<Departure, Refusal> {
         let mut permit = self.budget.at_once(&key.subject.device, pilot.priority()).await;
         loop {
-            let asked_at = self.clock.elapsed();
-            let Ok(told) = shared.ask(self.question(key, need, permit.is_some())).await else {
-                return self.depart_unrecorded(key, pilot, permit).await;
+            let draft = permit.as_mut().map(|permit| permit.draft(self.lease()));
+            let Ok(told) = shared.ask(self.question(key, need, draft.clone())).await else {
+                if let (Some(permit), Some(draft)) = (&mut permit, draft) {
+                    permit.booked(draft);
+                }
+                match self.depart_unrecorded(key, pilot, permit).await? {
+                    Unrecorded::Departed(departure) => return Ok(departure),
+                    Unrecorded::Waited(waited) => permit = Some(waited),
+                }
+                continue;
             };
             match told {
                 Told::Failed(ending, left) => return Ok(Departure::Resting(Arc::new(ending.failure), left)),
@@ -98,6 +113,11 @@ impl Inner {
                     }
                     if permit.is_none() {
                         permit = Some(self.queue(key, pilot).await?);
+                    }
+                }
+                Told::NotYet(drawn) => {
+                    if let Some(waits) = permit.take() {
+                        permit = Some(self.wait_again(waits, drawn, pilot).await?);
                     }
                 }
                 Told::UnderWay { flight, left } => {
@@ -113,13 +133,18 @@ impl Inner {
                 }
                 Told::Started { claim, last } => {
                     let (flight, stale) = (claim.start, claim.held.entry.is_some());
-                    let is_in_time = self.clock.elapsed().saturating_sub(asked_at) <= START_WITHIN;
-                    if let Some(permit) = permit.take_if(|_| is_in_time) {
+                    let booked = permit.take().zip(draft).map(|(mut permit, draft)| {
+                        permit.booked(draft);
+                        permit
+                    });
+                    if let Some(permit) =
+                        booked.filter(|permit| self.clock.elapsed().saturating_sub(permit.drawn_at()) <= START_WITHIN)
+                    {
                         pilot.asking();
                         let (claim, flight, last) = (Some(*claim), Some(flight), last.map(|last| *last));
                         return Ok(Departure::Started(Box::new(Takeoff { permit, claim, flight, last, stale })));
                     }
-                    // It was asked for too long ago: the lease may not last.
+                    // It was asked for too long ago: the lease may not last, and its token was of then.
                     self.land(key, flight, None).await;
                 }
             }
@@ -127,32 +152,61 @@ impl Inner {
     }
 
     /// While a shared store is away.
-    async fn depart_unrecorded(&self, key: &Key, pilot: &Pilot, permit: Option<Permit>) -> Result<Departure, Refusal> {
+    async fn depart_unrecorded(&self, key: &Key, pilot: &Pilot, permit: Option<Permit>) -> Result<Unrecorded, Refusal> {
         if let Some((failure, left)) = self.endings.of(key) {
-            return Ok(Departure::Resting(failure, left));
+            return Ok(Unrecorded::Departed(Departure::Resting(failure, left)));
         }
         let permit = match permit {
             Some(permit) => permit,
             None => self.queue(key, pilot).await?,
         };
+        let priority = pilot.priority();
+        let seated = |place| pilot.seated(place, &self.budget, priority);
+        let (permit, starts) = tokio::select! {
+            drawn = self.budget.without_store(permit, self.patience(pilot), seated) => drawn?,
+            () = pilot.abandoned() => return Err(abandoned()),
+        };
+        if !starts {
+            return Ok(Unrecorded::Waited(permit));
+        }
         pilot.asking();
         let takeoff = Takeoff { permit, claim: None, flight: None, last: None, stale: false };
-        Ok(Departure::Started(Box::new(takeoff)))
+        Ok(Unrecorded::Departed(Departure::Started(Box::new(takeoff))))
     }
 
-    fn question(&self, key: &Key, need: Need, start: bool) -> Question {
+    /// Who was let through, and for whom the budget of all had nothing, waits where it stood.
+    async fn wait_again(&self, permit: Permit, drawn: Drawn, pilot: &Pilot) -> Result<Permit, Refusal> {
+        let priority = pilot.priority();
+        let seated = |place| pilot.seated(place, &self.budget, priority);
+        tokio::select! {
+            permit = self.budget.again(permit, drawn, self.patience(pilot), seated) => permit,
+            () = pilot.abandoned() => Err(abandoned()),
+        }
+    }
+
+    /// How long a look may take and be written down.
+    pub(super) fn lease(&self) -> Duration {
+        self.config.gateway_timeout + LEASE_MARGIN
+    }
+
+    fn patience(&self, pilot: &Pilot) -> Duration {
+        if pilot.is_wanted() { self.budget.config().max_wait } else { BACKGROUND_PATIENCE }
+    }
+
+    fn question(&self, key: &Key, need: Need, draft: Option<Draft>) -> Question {
         let now = self.clock.now();
         Question {
             key: key.clone(),
             alive_at: now,
             checked: need.checked(now),
-            start: start.then_some(self.config.gateway_timeout + LEASE_MARGIN),
+            start: draft.is_some().then(|| self.lease()),
+            draft,
         }
     }
 
     /// Waits for the budget, and no longer than anybody waits for this.
     async fn queue(&self, key: &Key, pilot: &Pilot) -> Result<Permit, Refusal> {
-        let patience = if pilot.is_wanted() { self.budget.config().max_wait } else { BACKGROUND_PATIENCE };
+        let patience = self.patience(pilot);
         tokio::select! {
             permit = self.admit(key, pilot, patience) => permit,
             () = pilot.abandoned() => Err(abandoned()),

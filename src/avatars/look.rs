@@ -129,13 +129,21 @@ impl Inner {
         }
         self.clock.sleep(RETRY_PAUSE).await;
         let permit = tokio::select! {
-            permit = self.admit(key, pilot, left(began)) => permit,
+            permit = self.admit_again(key, pilot, left(began)) => permit,
             () = self.clock.sleep(left(began)) => return Ok(Err(failure)),
         };
         let Ok(permit) = permit else { return Ok(Err(failure)) };
         // The flight that other replicas know of goes on, under its name.
         let claim = if self.store.shared().is_some() { claim } else { self.store.claim(key).await.ok() };
         Ok(self.attempt(key, permit, claim, left(began)).await.unwrap_or(Err(failure)))
+    }
+
+    /// For a second attempt, which its question has drawn nothing for.
+    async fn admit_again(&self, key: &Key, pilot: &Pilot, patience: Duration) -> Result<Permit, Refusal> {
+        let priority = pilot.priority();
+        let seated = |place| pilot.seated(place, &self.budget, priority);
+        let permit = self.admit(key, pilot, patience).await?;
+        self.budget.draw(permit, self.lease(), patience, seated).await
     }
 
     pub(super) async fn admit(&self, key: &Key, pilot: &Pilot, patience: Duration) -> Result<Permit, Refusal> {

@@ -7,7 +7,7 @@ use super::Config;
 use super::ledger::Now;
 use crate::clock::Timestamp;
 use crate::outcome::Failure;
-use crate::store::DeviceRecord;
+use crate::store::{DeviceRecord, KnownDevice};
 
 /// Where the doubling of cool-downs ends.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(3600);
@@ -83,6 +83,11 @@ impl Hold {
     }
 }
 
+/// Cool-downs that end within this time of one another, and shares of the rate that differ by no more, are the same: otherwise
+/// replicas would go on teaching each other.
+const AS_LONG: Duration = Duration::from_secs(1);
+const AS_MUCH: f64 = 0.01;
+
 /// One device.
 #[derive(Debug, Default)]
 pub(super) struct DeviceState {
@@ -90,6 +95,8 @@ pub(super) struct DeviceState {
     /// end of the cool-down on the steady clock
     cooling_until: Option<Duration>,
     unread: bool,
+    /// What replicas that share the store know of it, as of the last time it was the same here.
+    version: Option<u64>,
     /// Lookups that were let through and have not ended.
     pub(super) running: usize,
     /// Those of them that have not asked the gateway yet.
@@ -120,7 +127,11 @@ impl DeviceState {
 
     /// Learns late what the store remembered, beside what was learnt since: the worse of both counts.
     pub(super) fn recall(&mut self, record: Option<DeviceRecord>, wall: Timestamp, now: Duration) {
-        let before = Self::load(record, wall, now);
+        self.join(&Self::load(record, wall, now), wall);
+    }
+
+    /// The worse of both counts.
+    fn join(&mut self, before: &Self, wall: Timestamp) {
         self.unread = false;
         self.record.proven |= before.record.proven;
         if before.share(wall) < self.share(wall) {
@@ -131,6 +142,41 @@ impl DeviceState {
             self.record.cool_down_until = before.record.cool_down_until;
             self.record.cool_down_seconds = before.record.cool_down_seconds;
         }
+    }
+
+    /// Hears what all replicas know, beside what is known here; true if they do not know the worse of it yet.
+    pub(super) fn hear(&mut self, known: &KnownDevice, wall: Timestamp, now: Duration) -> bool {
+        let theirs = Self::told(known, wall, now);
+        let cooling = |device: &Self| device.cooling(now).unwrap_or_default();
+        let is_news = self.is_proven() && !theirs.is_proven()
+            || cooling(self) > cooling(&theirs) + AS_LONG
+            || self.share(wall) < theirs.share(wall) - AS_MUCH;
+        self.join(&theirs, wall);
+        self.version = Some(known.version);
+        is_news
+    }
+
+    /// As another replica's record says, in terms of the clocks here: of its cool-down the length counts that the store tells.
+    fn told(known: &KnownDevice, wall: Timestamp, now: Duration) -> Self {
+        let mut theirs = Self::load(known.record, wall, now);
+        if known.version > 0 {
+            let ends = wall + known.cooling;
+            let is_cooling = !known.cooling.is_zero();
+            theirs.cooling_until = is_cooling.then(|| now + known.cooling);
+            let ended = |at: Timestamp| if is_cooling { ends } else { at.min(ends) };
+            theirs.record.cool_down_until = theirs.record.cool_down_until.map(ended);
+            theirs.record.slowed_at = theirs.record.slowed_at.map(ended);
+        }
+        theirs
+    }
+
+    pub(super) fn version(&self) -> Option<u64> {
+        self.version
+    }
+
+    /// What is known here is what all know, as this version; or that is not certain any more.
+    pub(super) fn set_version(&mut self, version: Option<u64>) {
+        self.version = version;
     }
 
     pub(super) fn record(&self) -> DeviceRecord {

@@ -8,15 +8,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Priority;
+use super::reserve::Reserve;
 
 /// Rounding must not make a full token look like less than one.
-const ALMOST_ONE: f64 = 1.0 - 1e-9;
+pub(super) const ALMOST_ONE: f64 = 1.0 - 1e-9;
 
 /// No wait is estimated longer than this (s): rates may be tiny.
 pub(super) const LONGEST_SECONDS: f64 = 30.0 * 86_400.0;
 
 /// Identifies who waits, and orders those whose deadlines are equal.
 pub(super) type Seat = u64;
+
+/// A place in the queue: the deadline, and who has it.
+pub(super) type Turn = (Duration, Seat);
 
 /// What may pass the bucket.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +50,29 @@ pub(super) struct Lane<W> {
     running: usize,
     /// those of them that have not asked the gateway yet
     reserved: usize,
-    queue: BTreeMap<(Duration, Seat), W>,
+    queue: BTreeMap<Turn, W>,
+    /// For times without the store that others share.
+    reserve: Reserve,
 }
 
 impl<W> Lane<W> {
     pub(super) fn new(now: Duration) -> Self {
-        Self { tokens: 0.0, filled_at: now, running: 0, reserved: 0, queue: BTreeMap::new() }
+        let reserve = Reserve::new(now);
+        Self { tokens: 0.0, filled_at: now, running: 0, reserved: 0, queue: BTreeMap::new(), reserve }
+    }
+
+    /// A lane whose bucket the store has: what is here is the most that may be in there, as far as is known.
+    pub(super) fn of_a_shared_bucket(now: Duration, limits: Limits) -> Self {
+        Self { tokens: limits.burst, ..Self::new(now) }
+    }
+
+    /// The store says that the next token comes after this time.
+    pub(super) fn expect(&mut self, wait: Duration, limits: Limits) {
+        self.tokens = 1.0 - wait.as_secs_f64() * limits.rate;
+    }
+
+    pub(super) fn reserve_mut(&mut self) -> &mut Reserve {
+        &mut self.reserve
     }
 
     /// Brings the bucket up to `now`.
@@ -124,8 +145,13 @@ impl<W> Lane<W> {
         self.queue.insert((now + priority.patience(), seat), waiter);
     }
 
-    pub(super) fn pop(&mut self) -> Option<W> {
-        self.queue.pop_first().map(|(_, waiter)| waiter)
+    /// Puts back who was let through in vain.
+    pub(super) fn put_back(&mut self, turn: Turn, waiter: W) {
+        self.queue.insert(turn, waiter);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(Turn, W)> {
+        self.queue.pop_first()
     }
 
     pub(super) fn leave(&mut self, seat: Seat) -> Option<W> {
@@ -155,7 +181,8 @@ impl<W> Lane<W> {
         let queue = self.queue.extract_if(.., |_, waiter| picked(waiter)).collect();
         self.running = self.running.saturating_sub(running);
         self.reserved = self.reserved.saturating_sub(reserved);
-        Self { tokens: std::mem::take(&mut self.tokens), filled_at: self.filled_at, running, reserved, queue }
+        let reserve = Reserve::new(self.filled_at);
+        Self { tokens: std::mem::take(&mut self.tokens), filled_at: self.filled_at, running, reserved, queue, reserve }
     }
 
     /// How long somebody of `priority` who came now would wait at least: until a token has come for everybody before it and
@@ -166,7 +193,7 @@ impl<W> Lane<W> {
         seconds((ahead + 1.0 - self.tokens) / limits.rate)
     }
 
-    fn place(&self, seat: Seat) -> Option<(Duration, Seat)> {
+    fn place(&self, seat: Seat) -> Option<Turn> {
         self.queue.keys().find(|(_, other)| *other == seat).copied()
     }
 }
@@ -213,7 +240,7 @@ mod tests {
         lane.enqueue(ms(0), Priority::Miss, 3, "miss");
         let later = Priority::Expiring.patience() + ms(1);
         lane.enqueue(later, Priority::Miss, 4, "late miss");
-        let order: Vec<_> = std::iter::from_fn(|| lane.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| lane.pop().map(|(_, waiter)| waiter)).collect();
         assert_eq!(order, ["miss", "expiring", "late miss", "recheck"]);
     }
 
@@ -224,7 +251,8 @@ mod tests {
         lane.enqueue(ms(5), Priority::Miss, 2, "b");
         lane.promote(ms(4), Priority::Miss, 1);
         lane.promote(ms(9), Priority::Recheck, 1);
-        assert_eq!((lane.pop(), lane.pop()), (Some("a"), Some("b")));
+        let mut next = || lane.pop().map(|(_, waiter)| waiter);
+        assert_eq!((next(), next()), (Some("a"), Some("b")));
         lane.promote(ms(9), Priority::Miss, 1);
     }
 

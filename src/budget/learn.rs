@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// Nobody waits for what cannot come.
-    fn refuse_waiting(&mut self, device: &Device, everybody: bool, now: Now) {
+    pub(super) fn refuse_waiting(&mut self, device: &Device, everybody: bool, now: Now) {
         let Some(refusal) = self.blocked(device, now) else { return };
         let id = self.lane_of(device);
         if let Refusal::CoolingDown { retry_after } = refusal

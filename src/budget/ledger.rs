@@ -9,15 +9,19 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::device::{DeviceState, Held, Hold};
-use super::lane::{Gate, Lane, Limits, Seat};
+use super::lane::{Gate, Lane, Limits, Seat, Turn};
+use super::reserve::{KEPT_OUT, Share};
 use super::{Allowance, Answer, Config, Place, Priority, Refusal};
 use crate::clock::Timestamp;
 use crate::jid::Device;
 use crate::metrics::DEVICES_MAX;
 use crate::store::{DeviceRecord, StoreError};
 
+mod shared;
 #[cfg(test)]
 mod tests;
+
+pub(super) use shared::Returning;
 
 /// Devices known at once; beyond it those with nothing to remember are forgotten.
 const DEVICES_KNOWN_MAX: usize = 10_000;
@@ -46,6 +50,7 @@ pub(super) struct Waiter {
     pub(super) device: Device,
     pub(super) priority: Priority,
     pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) arrived: Duration,
 }
 
 /// Of what a lookup is the probe.
@@ -61,6 +66,14 @@ pub(super) struct Started {
     pub(super) priority: Priority,
     pub(super) probes: Probes,
     pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) stood: Stood,
+}
+
+/// Where somebody stood who was let through, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stood {
+    pub(super) turn: Turn,
+    pub(super) arrived: Duration,
 }
 
 /// The present levels, for metrics.
@@ -80,6 +93,10 @@ pub(super) struct Ledger {
     /// The gateway refuses the proxy's own credentials.
     pub(super) gateway: Option<Hold>,
     seats: Seat,
+    /// Whether others share the store, and so its buckets.
+    is_shared: bool,
+    /// What this replica may use without it.
+    share: Share,
     /// How many devices are too many.
     forget_at: usize,
     /// The devices that appear by label in the metrics: the first that there were, so that series neither come and go nor become
@@ -97,10 +114,20 @@ impl LaneId {
 }
 
 impl Ledger {
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config, is_shared: bool) -> Self {
         let (devices, lanes) = (HashMap::new(), HashMap::new());
         let labelled = HashSet::new();
-        Self { config, devices, lanes, gateway: None, seats: 0, forget_at: DEVICES_KNOWN_MAX, labelled }
+        Self {
+            config,
+            devices,
+            lanes,
+            gateway: None,
+            seats: 0,
+            is_shared,
+            share: Share::default(),
+            forget_at: DEVICES_KNOWN_MAX,
+            labelled,
+        }
     }
 
     /// Whether what the store remembers of `device` is known here.
@@ -202,8 +229,9 @@ impl Ledger {
     /// What may pass a lane's bucket now: a device that was rate limited gets a share of the configured rate.
     fn limits(&self, lane: &LaneId, now: Now) -> Limits {
         let known = lane.device().and_then(|device| self.devices.get(device));
+        let part = if self.is_shared { 1.0 - KEPT_OUT } else { 1.0 };
         Limits {
-            rate: self.config.rate * known.map_or(1.0, |known| known.share(now.wall)),
+            rate: self.config.rate * part * known.map_or(1.0, |known| known.share(now.wall)),
             burst: f64::from(self.config.burst.max(1)),
             concurrency: self.config.concurrency.max(1) as usize,
         }
@@ -212,6 +240,16 @@ impl Ledger {
     /// Lookups per second that a device is allowed now.
     pub(super) fn rate(&self, device: &Device, now: Now) -> f64 {
         self.limits(&self.lane_of(device), now).rate
+    }
+
+    /// A lane, begun if need be, and filled.
+    fn lane(&mut self, id: LaneId, now: Now, limits: Limits) -> &mut Lane<Waiter> {
+        let is_shared = self.is_shared;
+        let lane = self.lanes.entry(id).or_insert_with(|| {
+            if is_shared { Lane::of_a_shared_bucket(now.steady, limits) } else { Lane::new(now.steady) }
+        });
+        lane.fill(now.steady, limits);
+        lane
     }
 
     /// Why nothing can start for `device` before some time, if that is so.
@@ -247,15 +285,16 @@ impl Ledger {
         }
         let id = self.lane_of(device);
         let limits = self.limits(&id, now);
-        let lane = self.lanes.entry(id.clone()).or_insert_with(|| Lane::new(now.steady));
-        lane.fill(now.steady, limits);
+        self.seats += 1;
+        let seat = self.seats;
+        let lane = self.lane(id, now, limits);
         let wait = lane.estimate(now.steady, priority, limits);
         if wait > patience {
             return Err(Refusal::Spent { retry_after: wait });
         }
-        self.seats += 1;
-        lane.enqueue(now.steady, priority, self.seats, Waiter { device: device.clone(), priority, answer });
-        Ok(Place { device: device.clone(), seat: self.seats })
+        let waiter = Waiter { device: device.clone(), priority, answer, arrived: now.steady };
+        lane.enqueue(now.steady, priority, seat, waiter);
+        Ok(Place { device: device.clone(), seat })
     }
 
     pub(super) fn promote(&mut self, place: &Place, priority: Priority, now: Now) {
@@ -289,9 +328,7 @@ impl Ledger {
     pub(super) fn estimate(&mut self, device: &Device, priority: Priority, now: Now) -> Duration {
         let id = self.lane_of(device);
         let limits = self.limits(&id, now);
-        let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(now.steady));
-        lane.fill(now.steady, limits);
-        lane.estimate(now.steady, priority, limits)
+        self.lane(id, now, limits).estimate(now.steady, priority, limits)
     }
 
     /// Everybody who may start now, and when the next token comes that somebody waits for.
@@ -312,7 +349,7 @@ impl Ledger {
                     }
                     Gate::Open => {}
                 }
-                let Some(Waiter { device, priority, answer }) = lane.pop() else { break };
+                let Some((turn, Waiter { device, priority, answer, arrived })) = lane.pop() else { break };
                 if answer.is_closed() {
                     continue;
                 }
@@ -321,22 +358,26 @@ impl Ledger {
                     continue;
                 }
                 let probes = self.let_through(&id, &device);
-                started.push(Started { device, priority, probes, answer });
+                started.push(Started { device, priority, probes, answer, stood: Stood { turn, arrived } });
             }
         }
         (started, next)
     }
 
     /// Lets one through for whom nobody would have to wait.
-    pub(super) fn at_once(&mut self, device: &Device, now: Now) -> Option<Probes> {
+    pub(super) fn at_once(&mut self, device: &Device, priority: Priority, now: Now) -> Option<(Probes, Stood)> {
         if self.blocked(device, now).is_some() {
             return None;
         }
         let id = self.lane_of(device);
         let limits = self.limits(&id, now);
-        let lane = self.lanes.entry(id.clone()).or_insert_with(|| Lane::new(now.steady));
-        lane.fill(now.steady, limits);
-        (lane.waiting() == 0 && lane.gate(limits) == Gate::Open).then(|| self.let_through(&id, device))
+        let lane = self.lane(id.clone(), now, limits);
+        if lane.waiting() > 0 || lane.gate(limits) != Gate::Open {
+            return None;
+        }
+        self.seats += 1;
+        let stood = Stood { turn: (now.steady + priority.patience(), self.seats), arrived: now.steady };
+        Some((self.let_through(&id, device), stood))
     }
 
     /// Takes a token and a place for a lookup that may now start.

@@ -35,11 +35,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 34] = [
+const OPERATIONS: [&str; 37] = [
     "find",
     "claim",
     "ask",
     "land",
+    "draw",
+    "give_back",
+    "reserve",
     "apply",
     "agenda",
     "take_due",

@@ -4,14 +4,15 @@
 //! * One Lua script for each atomic step (`scripts`), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
 //! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so. Flights and endings
-//!   (`together`), which are over within minutes, are the exception.
+//!   (`together`) and places in the budget (`purse`), which are over within minutes, are the exception.
 //! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is
 //!   there goes on as a log with another epoch, so that subscribers are told of a gap. Neither tokens nor places in the log are
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
-//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `confirm` waits for the
+//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `purse` from
+//! spending twice, `confirm` waits for the
 //! server's replicas; this file joins them.
 
 mod address;
@@ -21,6 +22,7 @@ mod follow;
 mod link;
 mod log;
 mod open;
+mod purse;
 mod reply;
 mod rows;
 mod schedule;

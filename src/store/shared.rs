@@ -7,7 +7,8 @@
 //!   lease.
 //! * An **ending** is how the last flight of a key failed. While it counts, nobody repeats the flight; afterwards it is what the
 //!   next failure doubles the rest of.
-//! * [`Shared::ask`] is one step in the store: what is held, the ending, the flight of somebody else, and the start of one's own.
+//! * [`Shared::ask`] is one step in the store: what is held, the ending, the flight of somebody else, and the start of one's own,
+//!   paid for with the budget of all.
 //! * Whoever finds somebody else's flight under way waits for it ([`Shared::landed`]) and asks again.
 //!
 //! **Clocks.** Leases and endings begin and end by the store's clock; replicas say and are told lengths only. So neither the
@@ -19,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Held, StoreError};
+use super::{Claim, Draft, Drawn, Held, Purse, StoreError};
 use crate::clock::Timestamp;
 use crate::jid::Key;
 use crate::outcome::{Failure, Token};
@@ -36,6 +37,8 @@ pub struct Question {
     pub checked: Option<(Timestamp, Timestamp)>,
     /// Whether a look is to start if nothing suffices and nothing is in the way, and how long its lease is: longer than any look.
     pub start: Option<Duration>,
+    /// What the look draws from the budget before it starts.
+    pub draft: Option<Draft>,
 }
 
 /// What is so.
@@ -52,7 +55,9 @@ pub enum Told {
         /// After how long its lease runs out.
         left: Duration,
     },
-    /// The look may start.
+    /// No look may start now: this is in the way of its draft.
+    NotYet(Drawn),
+    /// The look may start, and has drawn what it was to draw.
     Started {
         /// Its token, which is the flight's name, and what is held.
         claim: Box<Claim>,
@@ -83,7 +88,7 @@ pub struct Landing {
 
 /// What an engine does that many processes share. An engine of one process has nothing of it.
 #[async_trait]
-pub trait Shared: Send + Sync {
+pub trait Shared: Purse {
     /// Tells what is so, and starts a look if it is to: in one step.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Many replicas on one Redis behave as one: through whole programs, in front of one gateway.
 
+mod budget;
 mod confirmed;
 mod emptied;
 mod lookups;

@@ -97,7 +97,7 @@ impl Story {
             max_wait: Duration::from_secs(10),
         };
         Self {
-            ledger: Ledger::new(config),
+            ledger: Ledger::new(config, false),
             now: Now { steady: Duration::ZERO, wall: Timestamp::from_seconds(1_700_000_000) },
             devices: ["a", "b", "c"].map(|name| Device::new(name).unwrap()).to_vec(),
             running: vec![],

@@ -1,12 +1,15 @@
-//! The calls about flights, measured like all others. What only waits is not.
+//! The calls about flights and the budget of all, measured like all others. What only waits is not.
 
 use std::future::pending;
 
 use async_trait::async_trait;
 
 use super::Measured;
+use crate::jid::Device;
 use crate::outcome::Token;
-use crate::store::{Landing, Question, Shared, StoreError, Told};
+use crate::store::{
+    Draft, Drawn, KnownDevice, Landing, Lesson, Purse, Question, Share, ShareWish, Shared, StoreError, Taught, Told,
+};
 
 impl Measured {
     fn of_replicas(&self) -> Result<&dyn Shared, StoreError> {
@@ -21,7 +24,7 @@ impl Shared for Measured {
         match &told {
             Told::Held(held) => self.damaged(held),
             Told::Started { claim, .. } => self.damaged(&claim.held),
-            Told::Failed(..) | Told::UnderWay { .. } => {}
+            Told::Failed(..) | Told::UnderWay { .. } | Told::NotYet(_) => {}
         }
         Ok(told)
     }
@@ -35,5 +38,28 @@ impl Shared for Measured {
             Some(shared) => shared.landed(flight).await,
             None => pending().await,
         }
+    }
+}
+
+#[async_trait]
+impl Purse for Measured {
+    async fn draw(&self, draft: Draft) -> Result<Drawn, StoreError> {
+        self.measure("draw", self.of_replicas()?.draw(draft)).await
+    }
+
+    async fn give_back(&self, drafts: &[Draft]) -> Result<(), StoreError> {
+        self.measure("give_back", self.of_replicas()?.give_back(drafts)).await
+    }
+
+    async fn known(&self, device: &Device) -> Result<KnownDevice, StoreError> {
+        self.measure("device", self.of_replicas()?.known(device)).await
+    }
+
+    async fn teach(&self, lesson: Lesson) -> Result<Taught, StoreError> {
+        self.measure("put_device", self.of_replicas()?.teach(lesson)).await
+    }
+
+    async fn reserve(&self, wish: ShareWish) -> Result<Share, StoreError> {
+        self.measure("reserve", self.of_replicas()?.reserve(wish)).await
     }
 }

@@ -1,6 +1,7 @@
 -- What is so of a key; starts a look if it is to and nothing else suffices.
 -- ARGV: device, jid, variant; at what instant an entry must be alive; behind which and up to which instant it must have been
--- looked at, or '' twice; the lease of a look in ms, or '' if none is to start; who asks; the highest token that was seen; the clock.
+-- looked at, or '' twice; the lease of a look in ms, or '' if none is to start; who asks; the highest token that was seen; the clock;
+-- and, if the look draws from the budget, eight of its draft.
 local device, jid, variant = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local after, upto = tonumber(ARGV[5]), tonumber(ARGV[6])
 local name = known(device, jid)
@@ -31,6 +32,10 @@ if ARGV[7] == '' then
     return { 'held', told(name, subject, variant) }
 end
 if not flight then
+    local refusal = ARGV[11] and draw(11, now, tonumber(ARGV[9]))
+    if refusal then
+        return { 'not yet', refusal }
+    end
     flight = { next_token(tonumber(ARGV[9])), now, now + tonumber(ARGV[7]) * 1000, ARGV[8], false }
     keep_flight(key, flight)
 end

@@ -222,10 +222,15 @@ local function record_of(entry)
 end
 
 -- Tokens only grow, also where the server has lost its last moments.
-local function next_token(seen)
+local function notice(seen)
     if seen > tonumber(redis.call('HGET', META, 'tokens')) then
         redis.call('HSET', META, 'tokens', seen)
+        count('losses', 1)
     end
+end
+
+local function next_token(seen)
+    notice(seen)
     return redis.call('HINCRBY', META, 'tokens', 1)
 end
 

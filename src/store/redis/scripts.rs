@@ -3,7 +3,8 @@
 //! A server that does not know a script's digest, because it was restarted or has taken another's place, is sent the whole text
 //! once, which makes it known. Whatever a script writes it writes after all of its checks, and it is refused as a whole where it
 //! could not write all of it: that is what `#!lua` without `allow-oom` means. Those that write nothing say so, and go on being
-//! answered by a server that is full; so do those about flights, which write little and have it dropped again within minutes.
+//! answered by a server that is full; so do those about flights and
+//! the budget, which write little and have it dropped or overwritten again.
 
 use redis::{Cmd, RedisWrite as _, ToRedisArgs};
 
@@ -41,7 +42,7 @@ fn call(command: &str, script: &str, meta: &str, arguments: &Arguments) -> Cmd {
 }
 
 macro_rules! scripts {
-    ($($name:ident $flags:literal $($with:literal)?),* $(,)?) => {
+    ($($name:ident $flags:literal $($with:literal)*),* $(,)?) => {
         /// All of them.
         pub(super) struct Scripts {
             /// Asks for the version: for servers of any age.
@@ -57,7 +58,7 @@ macro_rules! scripts {
                     version: Script::new("return redis.call('INFO', 'server')"),
                     open: Script::new(concat!("#!lua\n", include_str!("open.lua"))),
                     $($name: Script::new(concat!(
-                        "#!lua", $flags, "\n", include_str!("common.lua"), $(include_str!($with),)?
+                        "#!lua", $flags, "\n", include_str!("common.lua"), $(include_str!($with),)*
                         include_str!(concat!(stringify!($name), ".lua"))
                     )),)*
                 }
@@ -71,7 +72,7 @@ scripts! {
     find " flags=no-writes",
     claim "",
     apply "" "flights.lua",
-    ask " flags=allow-oom" "flights.lua",
+    ask " flags=allow-oom" "flights.lua" "purse.lua",
     land " flags=allow-oom" "flights.lua",
     agenda " flags=no-writes",
     take_due "",
@@ -92,6 +93,11 @@ scripts! {
     history " flags=no-writes",
     beat "",
     trim_log "",
+    draw " flags=allow-oom" "flights.lua" "purse.lua",
+    give_back " flags=allow-oom",
+    known " flags=no-writes" "flights.lua" "purse.lua",
+    teach " flags=allow-oom" "flights.lua" "purse.lua",
+    reserve " flags=allow-oom" "flights.lua" "purse.lua",
     device " flags=no-writes",
     put_device "",
     size " flags=no-writes",

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::reply::Fields;
-use super::{Redis, of_key, rows};
+use super::{Redis, of_key, purse, rows};
 use crate::outcome::Token;
 use crate::record::unless_damaged;
 use crate::store::{Claim, Ending, Landing, Question, Shared, StoreError, Told};
@@ -33,12 +33,17 @@ impl Shared for Redis {
             .with(fastrand::u64(..))
             .number(self.token())
             .clock(&self.shared.clock);
+        let arguments = match &question.draft {
+            Some(draft) => arguments.and(purse::draft(draft)),
+            None => arguments,
+        };
         let mut told = Fields::of(self.run(|scripts| &scripts.ask, arguments).await?)?;
         Ok(match told.text()?.as_str() {
             "failed" => {
                 let ending = Ending::decode(&told.bytes()?)?;
                 Told::Failed(Box::new(ending), Duration::from_millis(told.number()?))
             }
+            "not yet" => Told::NotYet(purse::drawn(told.list()?)?.0),
             "under way" => {
                 Told::UnderWay { flight: Token(told.number()?), left: Duration::from_millis(told.number()?) }
             }

@@ -15,7 +15,7 @@ use super::Server;
 const LEASE: Duration = Duration::from_secs(30);
 
 fn question(key: &Key) -> Question {
-    Question { key: key.clone(), alive_at: at(0), checked: None, start: Some(LEASE) }
+    Question { key: key.clone(), alive_at: at(0), checked: None, start: Some(LEASE), draft: None }
 }
 
 /// Two replicas, and the clock of their server.

@@ -25,7 +25,8 @@ async fn works(store: &Opened) {
     assert!(store.size(at(0)).await.unwrap().bytes > 0);
 
     let shared = store.shared().expect("replicas share it");
-    let question = Question { key: full("2"), alive_at: at(0), checked: None, start: Some(Duration::from_secs(30)) };
+    let question =
+        Question { key: full("2"), alive_at: at(0), checked: None, start: Some(Duration::from_secs(30)), draft: None };
     assert!(matches!(shared.ask(question.clone()).await.unwrap(), Told::Started { .. }));
     let Told::UnderWay { flight, .. } = shared.ask(question).await.unwrap() else { panic!("somebody looks") };
     shared.land(Landing { key: full("2"), flight, ending: None }).await.unwrap();

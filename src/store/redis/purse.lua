@@ -1,0 +1,96 @@
+-- What the scripts about the budget begin with, behind `flights`: how buckets, places, devices and reserves are kept.
+
+local BUCKETS, RECORDS, VERSIONS = base .. 'buckets', base .. 'device_records', base .. 'device_versions'
+local RESERVES, RESERVE_ENDS = base .. 'reserves', base .. 'reserve_ends'
+
+-- For how long a share of the reserve is booked (us): a tenth longer than replicas use it.
+local RESERVED = 66 * 60 * 1000000
+
+-- How soon to ask again for a place (us): nobody is told when one is free.
+local PLACE_PAUSE = 50000
+
+local function whole(number)
+    return string.format('%.0f', number)
+end
+
+-- What was kept under another mark may be from before a loss.
+local function mark()
+    local meta = redis.call('HMGET', META, 'epoch', 'losses')
+    return meta[1] .. ' ' .. (meta[2] or '0')
+end
+
+-- What is known of a device: version, record or false, what is left of its cool-down (us).
+local function known_of(device, now)
+    local kept = redis.call('HGET', VERSIONS, device)
+    local version, ends, length = string.match(kept or '', '^(%d+) (%d+) (%d+)$')
+    -- A clock that was set back makes no cool-down longer than it was.
+    local left = math.max(0, math.min(tonumber(ends or 0) - now, tonumber(length or 0)))
+    return { tonumber(version or 0), redis.call('HGET', RECORDS, device), left }
+end
+
+local function bucket_of(lane, now)
+    local packed = redis.call('HGET', BUCKETS, lane)
+    local bucket = packed and cmsgpack.unpack(packed)
+    if not bucket or bucket[3] ~= mark() then
+        return { 0, now, mark() }
+    end
+    return bucket
+end
+
+local function keep_bucket(lane, bucket)
+    redis.call('HSET', BUCKETS, lane, cmsgpack.pack(bucket))
+end
+
+-- Whether replicas may have shares of the reserve that nothing is known of here, because the store is new or has lost something.
+local function is_unsettled(now)
+    local ends, of = string.match(redis.call('HGET', META, 'unsettled') or '', '^(%d+) (.*)$')
+    if of ~= mark() then
+        ends = now + RESERVED
+        redis.call('HSET', META, 'unsettled', whole(ends) .. ' ' .. mark())
+    end
+    return now < tonumber(ends)
+end
+
+-- What a bucket holds at most: each share of the reserve saves up one token besides.
+local function room(burst, now)
+    local half = math.floor(burst / 2)
+    if is_unsettled(now) then
+        return burst - half
+    end
+    return burst - math.min(half, redis.call('ZCOUNT', RESERVE_ENDS, '(' .. whole(now), '+inf'))
+end
+
+-- Takes a token and a place. The eight arguments from this one on: device, '1' and its name or '0' for the lane, the version or -1,
+-- tokens per second, burst, concurrency, the place's name, its lease in ms. Says what is in the way, or nothing.
+local function draw(at, now, seen)
+    notice(seen)
+    local lane, rate, place = ARGV[at + 1], tonumber(ARGV[at + 3]) / 1000000, ARGV[at + 6]
+    local known = known_of(ARGV[at], now)
+    if known[1] ~= tonumber(ARGV[at + 2]) then
+        return { 'changed', known }
+    elseif known[3] > 0 then
+        return { 'later', known[3] }
+    end
+    local places, lease = base .. 'places:' .. lane, tonumber(ARGV[at + 7]) * 1000
+    redis.call('ZREMRANGEBYSCORE', places, '-inf', whole(now))
+    -- From before the clock was set back.
+    redis.call('ZREMRANGEBYSCORE', places, '(' .. whole(now + 2 * lease), '+inf')
+    if redis.call('ZSCORE', places, place) then
+        return nil
+    end
+    local bucket = bucket_of(lane, now)
+    bucket[1] = math.min(bucket[1] + math.max(0, now - bucket[2]) * rate, room(tonumber(ARGV[at + 4]), now))
+    bucket[2] = now
+    local refusal
+    if bucket[1] < 1 - 1e-9 then
+        refusal = { 'later', math.ceil((1 - bucket[1]) / rate) }
+    elseif redis.call('ZCARD', places) >= tonumber(ARGV[at + 5]) then
+        refusal = { 'later', PLACE_PAUSE }
+    else
+        bucket[1] = math.max(0, bucket[1] - 1)
+        redis.call('ZADD', places, whole(now + lease), place)
+        redis.call('PEXPIRE', places, whole(2 * lease / 1000))
+    end
+    keep_bucket(lane, bucket)
+    return refusal
+end

@@ -1,0 +1,350 @@
+//! Promise 5 over many replicas: one budget per device, whoever joins, dies or loses sight of the store.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use avatar_proxy::budget::{Budget, Config, Permit, Priority, Refusal};
+use avatar_proxy::clock::Clock;
+use avatar_proxy::jid::Device;
+use avatar_proxy::metrics::Metrics;
+use avatar_proxy::outcome::{Class, Envelope, Failure, Outcome, Picture};
+use avatar_proxy::store::measured::Measured;
+use avatar_proxy::store::redis::{Address, Redis as Engine};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::support::eventually::eventually;
+use crate::support::hand::{NOW, SECOND};
+use crate::support::redis::Redis;
+use crate::support::relay::Relay;
+
+/// How long a place is somebody's.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Longer than any share of the reserve is booked.
+const SETTLED: Duration = Duration::from_secs(67 * 60);
+
+/// A port that nobody listens at.
+const NOWHERE: u16 = 1;
+
+/// The budget of one replica, with a way of its own to the store.
+struct Member {
+    budget: Budget,
+    metrics: Arc<Metrics>,
+    relay: Relay,
+    runs: JoinHandle<()>,
+}
+
+impl Drop for Member {
+    /// Without a word to the store.
+    fn drop(&mut self) {
+        self.runs.abort();
+    }
+}
+
+impl Member {
+    async fn join(redis: &Redis, clock: &Clock, config: &Config) -> Self {
+        let relay = Relay::to(redis.port()).await;
+        let address = Address::parse(&format!("redis://127.0.0.1:{}", relay.port())).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let engine = Engine::open(address, clock.clone()).await.unwrap();
+        let store = Arc::new(Measured::new(Arc::new(engine), metrics.clone()));
+        let budget = Budget::new(config.clone(), clock.clone(), store, metrics.clone());
+        let runs = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.run().await }
+        });
+        let member = Self { budget, metrics, relay, runs };
+        member.renews().await;
+        member
+    }
+
+    /// How many calls of this kind the store was sent.
+    fn calls(&self, operation: &str) -> u64 {
+        self.metrics.store_seconds.with_label_values(&[operation]).get_sample_count()
+    }
+
+    /// Has asked for its share of the reserve, and heard.
+    async fn renews(&self) {
+        let before = self.calls("reserve");
+        eventually("it has a share", async || self.calls("reserve") > before || before > 0).await;
+    }
+
+    /// A look that starts within this time, by the clock of the test.
+    async fn look(&self, device: &Device, patience: Duration) -> Result<Permit, Refusal> {
+        look(&self.budget, device, patience).await
+    }
+
+    async fn ends(&self, mut permit: Permit, result: Result<Outcome, Failure>) {
+        self.budget.report(&mut permit, &result).await;
+    }
+}
+
+async fn look(budget: &Budget, device: &Device, patience: Duration) -> Result<Permit, Refusal> {
+    let permit = budget.admit(device, Priority::Miss, patience, |_| {}).await?;
+    let mut permit = budget.draw(permit, LEASE, patience, |_| {}).await?;
+    permit.start()?;
+    Ok(permit)
+}
+
+fn config(rate: f64, burst: u32) -> Config {
+    Config { rate, burst, concurrency: 2, cool_down: 60 * SECOND, max_wait: 10 * SECOND }
+}
+
+fn device(name: &str) -> Device {
+    Device::new(name).unwrap()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the result of a lookup")]
+fn present() -> Result<Outcome, Failure> {
+    Ok(Outcome::Present(Picture::new("https://h/p?oe=7FFFFFFF", "1", "image")))
+}
+
+fn rate_limited() -> Result<Outcome, Failure> {
+    let reply = Envelope { status: 429, code: "C".into(), message: "m".into(), results: None };
+    Err(Failure { class: Class::RateLimited, retry: false, reply, detail: "d".into() })
+}
+
+/// Time goes on by this much; whoever can do something then does it meanwhile.
+async fn pass(clock: &Clock, time: Duration) {
+    clock.advance(time);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+/// Time goes on until this has happened; how long it took by the clock of the test.
+async fn until<T>(clock: &Clock, happens: impl Future<Output = T>) -> (T, Duration) {
+    let began = clock.elapsed();
+    tokio::pin!(happens);
+    loop {
+        tokio::select! {
+            biased;
+            value = &mut happens => return (value, clock.elapsed().saturating_sub(began)),
+            () = pass(clock, SECOND / 50) => {}
+        }
+    }
+}
+
+fn is_cooling<T>(answer: &Result<T, Refusal>) -> bool {
+    matches!(answer, Err(Refusal::CoolingDown { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_replicas() {
+    const RATE: f64 = 5.0;
+    const BURST: u32 = 12;
+    const STEP: Duration = Duration::from_millis(120);
+    const STEPS: u32 = 2500;
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = Config { concurrency: 100, ..config(RATE, BURST) };
+    let ada = device("ada");
+    let mut members = [Some(Member::join(&redis, &clock, &config).await), None, None, None];
+    pass(&clock, SETTLED).await;
+    let starts = Arc::new(Mutex::new(vec![]));
+    let mut asking = JoinSet::new();
+    for step in 0..STEPS {
+        let lot = random.usize(..members.len());
+        match (random.u32(..300), &members[lot]) {
+            (0, Some(_)) => members[lot] = None,
+            (1..=2, Some(member)) => {
+                member.budget.close().await;
+                members[lot] = None;
+            }
+            (0..=20, None) => members[lot] = Some(Member::join(&redis, &clock, &config).await),
+            (3..=9, Some(member)) => member.relay.lead_to(NOWHERE),
+            (10..=16, Some(member)) => member.relay.lead_to(redis.port()),
+            _ => {}
+        }
+        // Quiet times, in which something is saved up.
+        if step / 250 % 3 < 2 {
+            for member in members.iter().flatten() {
+                let (budget, starts, ada) = (member.budget.clone(), starts.clone(), ada.clone());
+                if random.u32(..3) == 0 {
+                    asking.spawn(async move {
+                        if let Ok(mut permit) = look(&budget, &ada, 5 * SECOND).await {
+                            starts.lock().unwrap().push(permit.drawn_at());
+                            budget.report(&mut permit, &present()).await;
+                        }
+                    });
+                }
+            }
+        }
+        pass(&clock, STEP.mul_f64(random.f64())).await;
+    }
+    asking.abort_all();
+    let mut starts = starts.lock().unwrap().clone();
+    starts.sort_unstable();
+    for (first, from) in starts.iter().enumerate() {
+        for (more, to) in starts[first..].iter().enumerate() {
+            let time = to.saturating_sub(*from).as_secs_f64();
+            let allowed = RATE * time + f64::from(BURST);
+            let started = f64::from(u32::try_from(more).unwrap() + 1);
+            assert!(started <= allowed + 1e-6, "{started} in {time} s, from {from:?} on; seed {seed}");
+        }
+    }
+    assert!(starts.len() > 60, "{} have started; seed {seed}", starts.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_replica_alone_gets_nine_tenths_of_the_rate_and_two_no_more() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(2.0, 4);
+    let ada = device("ada");
+    let mut members = vec![Member::join(&redis, &clock, &config).await];
+    for replicas in 1..3 {
+        let spent = async {
+            let one = |member: usize| {
+                let (member, ada) = (&members[member % replicas], &ada);
+                async move { member.ends(member.look(ada, 600 * SECOND).await.unwrap(), present()).await }
+            };
+            for round in 0..36 {
+                one(round).await;
+            }
+        };
+        let ((), took) = until(&clock, spent).await;
+        // Four of them are there at most; the test looks at the clock every 20 ms.
+        assert!(took >= 17 * SECOND && took < 23 * SECOND, "{replicas}: {took:?}");
+        members.push(Member::join(&redis, &clock, &config).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looks_under_way_count_over_all_replicas_and_those_of_a_dead_one_end_with_their_leases() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(100.0, 10);
+    let (a, b) = (Member::join(&redis, &clock, &config).await, Member::join(&redis, &clock, &config).await);
+    let ada = device("ada");
+    let (first, _) = until(&clock, a.look(&ada, 5 * SECOND)).await;
+    let (second, _) = until(&clock, b.look(&ada, 5 * SECOND)).await;
+    let (_first, second) = (first.unwrap(), second.unwrap());
+    let mut third = Box::pin(b.look(&ada, 600 * SECOND));
+    let (none, _) = until(&clock, tokio::time::timeout(Duration::from_millis(50), &mut third)).await;
+    assert!(none.is_err(), "two are under way");
+    b.ends(second, present()).await;
+    let (third, _) = until(&clock, third).await;
+    let _third = third.unwrap();
+    let mut fourth = Box::pin(b.look(&ada, 600 * SECOND));
+    drop(a);
+    let (fourth, took) = until(&clock, &mut fourth).await;
+    fourth.unwrap();
+    assert!(took < LEASE + SECOND, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cool_down_that_one_replica_records_stops_all_before_their_next_look_and_slows_them() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(2.0, 4);
+    let (a, b) = (Member::join(&redis, &clock, &config).await, Member::join(&redis, &clock, &config).await);
+    let ada = device("ada");
+    for member in [&a, &b] {
+        let (permit, _) = until(&clock, member.look(&ada, 5 * SECOND)).await;
+        member.ends(permit.unwrap(), present()).await;
+    }
+    let (limited, _) = until(&clock, a.look(&ada, 5 * SECOND)).await;
+    a.ends(limited.unwrap(), rate_limited()).await;
+    let (answer, _) = until(&clock, b.look(&ada, 5 * SECOND)).await;
+    assert!(is_cooling(&answer), "{:?}", answer.err());
+    pass(&clock, 59 * SECOND).await;
+    assert!(b.budget.blocked(&ada).is_some());
+    pass(&clock, 2 * SECOND).await;
+    let (permit, _) = until(&clock, b.look(&ada, 5 * SECOND)).await;
+    drop(permit.unwrap());
+    assert!((b.budget.rate(&ada).0 - 0.9).abs() < 0.01, "{:?}", b.budget.rate(&ada));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_server_begins_with_empty_buckets_and_is_told_of_cool_downs_again() {
+    let (mut redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(1.0, 4);
+    let (ada, bob) = (device("ada"), device("bob"));
+    let a = Member::join(&redis, &clock, &config).await;
+    for who in [&ada, &bob] {
+        let (permit, _) = until(&clock, a.look(who, 5 * SECOND)).await;
+        a.ends(permit.unwrap(), present()).await;
+    }
+    let (limited, _) = until(&clock, a.look(&ada, 5 * SECOND)).await;
+    a.ends(limited.unwrap(), rate_limited()).await;
+    // Of bob's as much is saved up as there may be.
+    pass(&clock, 20 * SECOND).await;
+    redis.restart();
+    let b = Member::join(&redis, &clock, &config).await;
+    let (taught, asked) = (a.calls("put_device"), a.calls("reserve"));
+    until(&clock, async {
+        eventually("a has heard of it", async || a.calls("put_device") > taught || a.calls("reserve") > asked + 9)
+            .await;
+    })
+    .await;
+    assert!(a.calls("put_device") > taught);
+    let (answer, _) = until(&clock, b.look(&ada, 5 * SECOND)).await;
+    assert!(is_cooling(&answer), "{:?}", answer.err());
+    let ((), took) = until(&clock, async {
+        for _ in 0..3 {
+            a.ends(a.look(&bob, 60 * SECOND).await.unwrap(), present()).await;
+        }
+    })
+    .await;
+    assert!(took > 2 * SECOND, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_store_replicas_have_a_tenth_of_the_rate_between_them() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(4.0, 6);
+    let mut members = vec![];
+    for _ in 0..2 {
+        members.push(Member::join(&redis, &clock, &config).await);
+    }
+    let ada = device("ada");
+    pass(&clock, SETTLED).await;
+    for _ in 0..4 {
+        // Each renews, and hears of the other.
+        for member in &members {
+            let before = member.calls("reserve");
+            pass(&clock, SECOND).await;
+            eventually("it has renewed", async || member.calls("reserve") > before).await;
+        }
+    }
+    for member in &members {
+        member.relay.lead_to(NOWHERE);
+    }
+    let mut started = 0;
+    let (began, mut asking) = (clock.elapsed(), JoinSet::new());
+    for member in &members {
+        let (budget, ada) = (member.budget.clone(), ada.clone());
+        asking.spawn(async move {
+            let mut started = 0;
+            while look(&budget, &ada, 600 * SECOND).await.is_ok() {
+                started += 1;
+                if started == 5 {
+                    break;
+                }
+            }
+            started
+        });
+    }
+    let (counts, _) = until(&clock, asking.join_all()).await;
+    started += counts.iter().sum::<u32>();
+    let time = clock.elapsed().saturating_sub(began).as_secs_f64();
+    assert_eq!(started, 10);
+    assert!(f64::from(started) <= 0.4 * time + 2.0, "{started} in {time} s");
+    assert!(time < 40.0, "{time} s");
+    members[0].relay.lead_to(redis.port());
+    let (permit, took) = until(&clock, members[0].look(&ada, 60 * SECOND)).await;
+    permit.unwrap();
+    assert!(took < 5 * SECOND, "the store is back: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_that_never_had_an_answer_share_one_bucket_over_all_replicas() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(2.0, 2);
+    let (a, b) = (Member::join(&redis, &clock, &config).await, Member::join(&redis, &clock, &config).await);
+    let mut asking = JoinSet::new();
+    for name in 0..10 {
+        let (budget, device) = ([&a, &b][name % 2].budget.clone(), device(&format!("invented-{name}")));
+        asking.spawn(async move { look(&budget, &device, 600 * SECOND).await.map(drop) });
+    }
+    let (looks, took) = until(&clock, asking.join_all()).await;
+    assert!(looks.iter().all(Result::is_ok));
+    assert!(took >= 4 * SECOND, "{took:?}");
+}

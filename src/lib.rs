@@ -398,13 +398,7 @@ fn outbound(
 /// The engine that remembers, and the folder that goes with it if it is temporary.
 async fn open(location: StoreLocation, clock: &Clock) -> Result<(Arc<dyn Engine>, Option<tempfile::TempDir>), Error> {
     let (path, folder) = match location {
-        StoreLocation::Redis(address) => {
-            let engine = Redis::open(address, clock.clone()).await?;
-            tracing::warn!(
-                "replicas that share this store do not share a budget yet: give each of them its part of --gateway-rate"
-            );
-            return Ok((Arc::new(engine), None));
-        }
+        StoreLocation::Redis(address) => return Ok((Arc::new(Redis::open(address, clock.clone()).await?), None)),
         StoreLocation::Sqlite(path) => (path, None),
         StoreLocation::Temporary => {
             let folder = tempfile::Builder::new().prefix("avatar-proxy-").tempdir()?;

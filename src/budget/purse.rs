@@ -212,6 +212,7 @@ impl Shared {
                 () = self.holding.has_returned.notified() => self.give_back().await,
                 () = self.clock.sleep(left) => {
                     renewed_at = self.clock.elapsed();
+                    self.give_back().await;
                     self.renew().await;
                 }
             }
@@ -224,7 +225,8 @@ impl Shared {
             && !returned.is_empty()
             && let Err(error) = shared.give_back(&returned).await
         {
-            tracing::debug!(%error, "places in the budget come free when their leases end");
+            tracing::debug!(%error, "places in the budget are given back later");
+            self.holding.lock().extend(returned);
         }
     }
 

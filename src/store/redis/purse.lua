@@ -32,7 +32,7 @@ local function bucket_of(lane, now)
     local packed = redis.call('HGET', BUCKETS, lane)
     local bucket = packed and cmsgpack.unpack(packed)
     if not bucket or bucket[3] ~= mark() then
-        return { 0, now, mark() }
+        return { 0, now, mark() }, true
     end
     return bucket
 end
@@ -78,7 +78,11 @@ local function draw(at, now, seen)
     if redis.call('ZSCORE', places, place) then
         return nil
     end
-    local bucket = bucket_of(lane, now)
+    local bucket, is_new = bucket_of(lane, now)
+    if is_new then
+        -- Who gave a place back may have done so in vain.
+        redis.call('DEL', places)
+    end
     bucket[1] = math.min(bucket[1] + math.max(0, now - bucket[2]) * rate, room(tonumber(ARGV[at + 4]), now))
     bucket[2] = now
     local refusal

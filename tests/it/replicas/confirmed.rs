@@ -84,7 +84,7 @@ async fn survives_a_failover() -> (usize, u64) {
     let replica = Redis::with(&[&format!("--replicaof 127.0.0.1 {}", replicates.port())]);
     in_step(&replica).await;
     let url = format!("--store=redis://127.0.0.1:{}", serves.port());
-    let world = hand::world(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
+    let world = hand::flowing(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
     let apps = world.start_many(2).await;
     let told = [listen(&apps[0]).await, listen(&apps[1]).await];
     let mut pictures = 0..;

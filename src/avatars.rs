@@ -299,10 +299,16 @@ impl Avatars {
         usize::try_from(self.0.budget.config().concurrency.max(1)).unwrap_or(usize::MAX)
     }
 
-    /// Lookups per second that a device's budget allows now, and the label under which it is counted.
+    /// Lookups per second that a device's budget allows now.
     #[must_use]
-    pub fn rate(&self, device: &Device) -> (f64, String) {
+    pub fn rate(&self, device: &Device) -> f64 {
         self.0.budget.rate(device)
+    }
+
+    /// The label under which a device is counted.
+    #[must_use]
+    pub fn label(&self, device: &Device) -> String {
+        self.0.budget.label(device)
     }
 
     /// Whether the gateway can be asked at all: false while it refuses the proxy's own credentials and is not to be probed.

@@ -249,11 +249,16 @@ impl Budget {
         self.0.lock().estimate(device, priority, self.0.now())
     }
 
-    /// Lookups per second that `device` is allowed now, cool-downs aside, and the label under which it is counted.
+    /// Lookups per second that `device` is allowed now, cool-downs aside.
     #[must_use]
-    pub fn rate(&self, device: &Device) -> (f64, String) {
-        let mut ledger = self.0.lock();
-        (ledger.rate(device, self.0.now()), ledger.label(device))
+    pub fn rate(&self, device: &Device) -> f64 {
+        self.0.lock().rate(device, self.0.now())
+    }
+
+    /// The label under which `device` is counted.
+    #[must_use]
+    pub fn label(&self, device: &Device) -> String {
+        self.0.lock().label(device)
     }
 
     /// Why nothing can start for `device` before some time, if that is so.

@@ -12,7 +12,7 @@
 //!
 //! [`Schedule`]: crate::store::Schedule
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,13 @@ pub struct Config {
     pub forget_after: Duration,
     /// Lifetimes and intervals.
     pub rules: Rules,
+}
+
+impl Config {
+    /// Whether what was last asked for then is refreshed at `at`.
+    fn is_warm(&self, requested_at: Option<Timestamp>, at: Timestamp) -> bool {
+        requested_at.is_some_and(|asked| at.since(asked) < self.warm_for)
+    }
 }
 
 /// Looks of one kind that stand in one device's queue at once: as many as the rate lets start within this time, and no more than
@@ -92,8 +99,6 @@ struct Inner {
     standing: Mutex<HashMap<(Device, Priority), usize>>,
     /// One of them has.
     started: Notify,
-    /// When each device's budget was foreseen last, on the steady clock.
-    foreseen: Mutex<HashMap<Device, Duration>>,
 }
 
 /// What the background work is made of.
@@ -168,7 +173,6 @@ impl Refresh {
             stop,
             standing: Mutex::default(),
             started: Notify::new(),
-            foreseen: Mutex::default(),
         }))
     }
 
@@ -216,7 +220,8 @@ impl Refresh {
                 return STORE_REST;
             }
         };
-        self.drop_forecasts(&agenda);
+        // Nothing is foreseen for devices that have nothing to be looked at any more.
+        inner.avatars.foresee_only(&agenda.iter().map(|agenda| &agenda.device).collect());
         let rests = stream::iter(agenda).map(|agenda| self.serve(agenda)).buffer_unordered(DEVICES_AT_ONCE);
         rests.fold(PACE, async |soonest, rest| soonest.min(rest)).await.max(PACE_MIN)
     }
@@ -256,7 +261,7 @@ impl Refresh {
         if inner.avatars.wait_for_budget(device, priority) >= BACKGROUND_PATIENCE {
             return 0;
         }
-        let (rate, _) = inner.avatars.rate(device);
+        let rate = inner.avatars.rate(device);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is bounded
         let most = ((rate * MOMENT.as_secs_f64()).ceil() as usize).clamp(1, inner.avatars.concurrency());
         let standing = lock(&inner.standing).get(&(device.clone(), priority)).copied().unwrap_or_default();
@@ -356,34 +361,25 @@ impl Refresh {
     async fn foresee(&self, device: &Device) -> Forecast {
         let inner = &self.0;
         let elapsed = inner.clock.elapsed();
-        if lock(&inner.foreseen).get(device).is_some_and(|foreseen| elapsed < *foreseen + FORECAST_PACE) {
-            return inner.avatars.forecast(device);
+        let last = inner.avatars.foreseen(device);
+        let before = last.map(|(forecast, _)| forecast).unwrap_or_default();
+        if last.is_some_and(|(_, made_at)| elapsed < made_at + FORECAST_PACE) {
+            return before;
         }
-        let Ok(outlay) = inner.store.outlay(device, &SAMPLES).await else { return inner.avatars.forecast(device) };
+        let Ok(outlay) = inner.store.outlay(device, &SAMPLES).await else { return before };
         let deadlines = plan::still_wanted(&outlay.deadlines, inner.clock.now(), &inner.config);
-        let (allowed, label) = inner.avatars.rate(device);
+        let allowed = inner.avatars.rate(device);
         let forecast = Forecast::new(deadlines, outlay.rechecks, inner.config.rules.recheck_interval, allowed);
-        let before = inner.avatars.forecast(device);
         if forecast.falls_short() && !before.falls_short() {
             tracing::warn!(
-                device = label,
+                device = inner.avatars.label(device),
                 needed_per_second = forecast.deadlines,
                 allowed_per_second = forecast.allowed,
                 "the budget does not suffice to renew every URL before it dies"
             );
         }
-        inner.avatars.foresee(device, forecast);
-        lock(&inner.foreseen).insert(device.clone(), elapsed);
+        inner.avatars.foresee(device, forecast, elapsed);
         forecast
-    }
-
-    /// Nothing is foreseen for devices that have nothing to be looked at any more.
-    fn drop_forecasts(&self, agenda: &[Agenda]) {
-        let mut foreseen = lock(&self.0.foreseen);
-        if foreseen.len() > agenda.len() {
-            let still: HashSet<&Device> = agenda.iter().map(|agenda| &agenda.device).collect();
-            foreseen.retain(|device, _| still.contains(device));
-        }
     }
 
     /// Drops what nobody asked for since `forget_after`.
@@ -421,9 +417,8 @@ impl Refresh {
     fn measure_forecasts(&self) {
         let inner = &self.0;
         let mut needed: HashMap<(String, &str), f64> = HashMap::new();
-        let forecasts = inner.avatars.forecasts(|device| lock(&inner.foreseen).contains_key(device));
-        for (device, forecast) in forecasts {
-            let (_, label) = inner.avatars.rate(&device);
+        for (device, forecast) in inner.avatars.forecasts() {
+            let label = inner.avatars.label(&device);
             *needed.entry((label.clone(), "expiring")).or_default() += forecast.deadlines;
             *needed.entry((label, "recheck")).or_default() += forecast.rechecks;
         }

@@ -4,8 +4,10 @@
 //! The lessons are few numbers for all people together ([`Lessons`]); they are remembered now and then, and a `kill -9` loses no
 //! more than a minute of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Avatars;
 use crate::change::{Standing, Verdict};
@@ -22,8 +24,9 @@ use crate::store::Held;
 pub(super) struct Learning {
     lessons: Mutex<Lessons>,
     /// Whether what was learnt before this process began is part of it.
-    recalled: Mutex<bool>,
-    forecasts: Mutex<HashMap<Device, Forecast>>,
+    recalled: AtomicBool,
+    /// Each with when it was made, on the steady clock.
+    forecasts: Mutex<HashMap<Device, (Forecast, Duration)>>,
 }
 
 /// When a subject is rechecked next.
@@ -40,7 +43,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Learning {
     pub(super) fn forecast(&self, device: &Device) -> Forecast {
-        lock(&self.forecasts).get(device).copied().unwrap_or_default()
+        lock(&self.forecasts).get(device).map(|(forecast, _)| *forecast).unwrap_or_default()
     }
 
     /// What follows from a look for the subject's next recheck. A look that is not believed leaves it where it stands.
@@ -80,35 +83,39 @@ impl Learning {
 }
 
 impl Avatars {
-    /// What is foreseen of a device's budget, from now on.
-    pub fn foresee(&self, device: &Device, forecast: Forecast) {
-        lock(&self.0.learning.forecasts).insert(device.clone(), forecast);
+    /// What is foreseen of a device's budget, from now on; `made_at` on the steady clock.
+    pub fn foresee(&self, device: &Device, forecast: Forecast, made_at: Duration) {
+        lock(&self.0.learning.forecasts).insert(device.clone(), (forecast, made_at));
     }
 
-    /// What was foreseen of a device's budget last.
+    /// What was foreseen of a device's budget last, and when.
     #[must_use]
-    pub fn forecast(&self, device: &Device) -> Forecast {
-        self.0.learning.forecast(device)
+    pub fn foreseen(&self, device: &Device) -> Option<(Forecast, Duration)> {
+        lock(&self.0.learning.forecasts).get(device).copied()
     }
 
-    /// What is foreseen of every device's budget; of those alone that `still` have something to be looked at.
+    /// What is foreseen of every device's budget.
     #[must_use]
-    pub fn forecasts(&self, still: impl Fn(&Device) -> bool) -> Vec<(Device, Forecast)> {
-        let mut forecasts = lock(&self.0.learning.forecasts);
-        forecasts.retain(|device, _| still(device));
-        forecasts.iter().map(|(device, forecast)| (device.clone(), *forecast)).collect()
+    pub fn forecasts(&self) -> Vec<(Device, Forecast)> {
+        let forecasts = lock(&self.0.learning.forecasts);
+        forecasts.iter().map(|(device, (forecast, _))| (device.clone(), *forecast)).collect()
+    }
+
+    /// Forgets what was foreseen of all devices but these.
+    pub fn foresee_only(&self, devices: &HashSet<&Device>) {
+        lock(&self.0.learning.forecasts).retain(|device, _| devices.contains(device));
     }
 
     /// Has the store remember what was learnt; before the first time, recalls what it remembers.
     pub async fn remember_lessons(&self) {
         let Learning { lessons, recalled, .. } = &self.0.learning;
-        if !*lock(recalled) {
+        if !recalled.load(Ordering::Relaxed) {
             match self.0.store.lessons().await {
                 Ok(before) => {
                     if let Some(before) = before {
                         *lock(lessons) = before;
                     }
-                    *lock(recalled) = true;
+                    recalled.store(true, Ordering::Relaxed);
                 }
                 Err(error) => tracing::debug!(%error, "what was learnt before cannot be read"),
             }

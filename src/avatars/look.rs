@@ -199,10 +199,10 @@ impl Inner {
         if let Some(Claim { start, mut held }) = look.claim {
             seen.start = start;
             let entropy = entropy();
+            let rules = &self.config.rules;
+            let forecast = self.learning.forecast(&key.subject.device);
+            let renewal = Rules { renew_late: forecast.is_scarce(), ..rules.clone() };
             for _ in 0..APPLY_TRIES {
-                let forecast = self.learning.forecast(&key.subject.device);
-                let rules = &self.config.rules;
-                let renewal = Rules { renew_late: forecast.is_scarce(), ..rules.clone() };
                 let around =
                     Circumstances { applied: held.revision, device_succeeded_at: look.succeeded_at, entropy, rules };
                 let state = match self.unrecorded(key, held.entry.as_ref(), now) {

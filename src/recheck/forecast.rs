@@ -69,12 +69,6 @@ impl Forecast {
         forecast
     }
 
-    /// What is needed in all.
-    #[must_use]
-    pub fn needed(&self) -> f64 {
-        self.deadlines.max(self.rechecks)
-    }
-
     /// Whether deadlines will be missed.
     #[must_use]
     pub fn falls_short(&self) -> bool {

@@ -7,7 +7,7 @@ use super::Config;
 use crate::clock::Timestamp;
 use crate::jid::Variant;
 use crate::outcome::Outcome;
-use crate::store::{Candidate, Deadline, Due};
+use crate::store::{Candidate, Deadline, Due, Picture};
 
 /// How long a second look at a negative outcome is tried for somebody nobody asks for.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
@@ -15,7 +15,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(86_400);
 /// Whether a key whose deadline has come is looked at; otherwise it has none until somebody asks for it.
 #[must_use]
 pub fn is_looked_at(due: &Due, now: Timestamp, config: &Config) -> bool {
-    let warm = due.requested_at.is_some_and(|requested| now.since(requested) < config.warm_for);
+    let warm = config.is_warm(due.requested_at, now);
     // A key that is due before its entry planned it was asked for by the state machine.
     let wanted = due.entry.as_ref().is_none_or(|entry| due.due_at < entry.due_at);
     // The second look at a negative outcome is made for anybody, the ones after it for whom somebody asks. One that fails and
@@ -30,16 +30,16 @@ pub fn is_looked_at(due: &Due, now: Timestamp, config: &Config) -> bool {
 /// soonest. `None` if nobody wants to know any more.
 #[must_use]
 pub fn looked_at(candidate: &Candidate, now: Timestamp, config: &Config) -> Option<Variant> {
-    let is_warm = |asked: Timestamp| now.since(asked) < config.warm_for;
     let watched = candidate.watch.is_some();
     let full = Variant::default();
-    let warm = candidate.pictures.iter().filter(|picture| picture.requested_at.is_some_and(is_warm));
+    let warm = candidate.pictures.iter().filter(|picture| config.is_warm(picture.requested_at, now));
     let wanted =
         candidate.pictures.iter().filter(|picture| watched && picture.variant == full && picture.entry.is_some());
-    let dies = |picture: &&crate::store::Picture| match &picture.entry {
-        Some(entry) if matches!(entry.outcome, Outcome::Present(_)) => (entry.dead_at, Reverse(picture.requested_at)),
-        // Only then is it looked at that nothing can be renewed.
-        _ => (Timestamp::from_millis(i64::MAX), Reverse(picture.requested_at)),
+    let dies = |picture: &&Picture| {
+        let renewed = picture.entry.as_ref().filter(|entry| matches!(entry.outcome, Outcome::Present(_)));
+        // What cannot be renewed comes last.
+        let dead_at = renewed.map_or(Timestamp::from_millis(i64::MAX), |entry| entry.dead_at);
+        (dead_at, Reverse(picture.requested_at))
     };
     let soonest = warm.chain(wanted).min_by_key(dies).map(|picture| picture.variant);
     soonest.or(watched.then_some(full))
@@ -52,8 +52,7 @@ pub fn still_wanted(deadlines: &[Deadline], now: Timestamp, config: &Config) -> 
     let mut wanted = 0;
     let samples = deadlines.iter().zip(1..).map(|(deadline, sampled)| {
         // Whom nobody asks for until then is not renewed.
-        wanted +=
-            usize::from(deadline.requested_at.is_some_and(|asked| deadline.due_at.since(asked) < config.warm_for));
+        wanted += usize::from(config.is_warm(deadline.requested_at, deadline.due_at));
         (deadline.count * wanted / sampled, deadline.due_at.since(now))
     });
     samples.collect()
@@ -66,7 +65,6 @@ mod tests {
     use crate::entry::{Entry, Jitter};
     use crate::jid::{Device, Jid, Key};
     use crate::outcome::{Negative, Observation, Reason, Rules, Token};
-    use crate::store::Picture;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const DAY: i64 = 86_400;

@@ -29,7 +29,8 @@ const DUE: &str = "SELECT entries.id, due, requested, record, device, jid, watch
     FROM entries LEFT JOIN subjects ON subjects.id = entries.id >> 2
     WHERE entries.lane = ?1 AND due <= ?2 ORDER BY due LIMIT ?3";
 
-const LEASE: &str = "UPDATE entries SET due = ?2, due_before = coalesce(due_before, due) WHERE id = ?1";
+const LEASE: &str =
+    "UPDATE entries SET due = ?2, due_before = iif(?2 IS NULL, NULL, coalesce(due_before, due)) WHERE id = ?1";
 
 const END_LEASES: &str = "UPDATE entries SET due = due_before, due_before = NULL WHERE due_before IS NOT NULL";
 
@@ -42,7 +43,8 @@ const READY: &str =
 const PICTURES: &str = "SELECT id, requested, record FROM entries WHERE id BETWEEN ?1 * 4 AND ?1 * 4 + 3";
 
 const LEASE_SUBJECT: &str = "UPDATE subjects
-    SET recheck_at = ?2, ready = 0, recheck_before = coalesce(recheck_before, recheck_at) WHERE id = ?1";
+    SET recheck_at = ?2, ready = 0, recheck_before = iif(?2 IS NULL, NULL, coalesce(recheck_before, recheck_at))
+    WHERE id = ?1";
 
 const END_SUBJECTS_LEASES: &str =
     "UPDATE subjects SET recheck_at = recheck_before, recheck_before = NULL WHERE recheck_before IS NOT NULL";

@@ -246,6 +246,9 @@ async fn one_damaged_record_counts_as_absent_and_spoils_nothing_else() {
     let due: Vec<_> = taken.iter().map(|due| (due.key.clone(), due.entry.is_some())).collect();
     assert_eq!(due, [(full("1"), false), (full("3"), true)]);
     assert_eq!(store.size(at(900)).await.unwrap().backlog, 2, "whose name cannot be read does not come up again");
+    store.close().await;
+    let store = file.open().await;
+    assert_eq!(store.size(at(900)).await.unwrap().backlog, 2, "nor after a restart");
     let gone = store.forget_idle(at(1), 10).await.unwrap();
     assert_eq!(gone, [full("1").subject, full("3").subject]);
     let size = store.size(at(0)).await.unwrap();

@@ -173,8 +173,8 @@ impl Budget {
         if wait > patience.saturating_sub(waited) {
             let (device, priority) = (permit.device.clone(), permit.priority);
             drop(permit);
-            // The token that came back with it is not there.
-            self.0.lock().expect(&device, wait, self.0.now());
+            // The token that came back with it is not there. The store may be back long before the reserve has one.
+            self.0.lock().expect(&device, pause, self.0.now());
             return Err(self.0.refused(priority, Refusal::Spent { retry_after: wait }));
         }
         let (answer, answered) = oneshot::channel();

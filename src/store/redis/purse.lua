@@ -41,30 +41,39 @@ local function keep_bucket(lane, bucket)
     redis.call('HSET', BUCKETS, lane, cmsgpack.pack(bucket))
 end
 
--- Whether replicas may have shares of the reserve that nothing is known of here, because the store is new or has lost something.
-local function is_unsettled(now)
-    local ends, of = string.match(redis.call('HGET', META, 'unsettled') or '', '^(%d+) (.*)$')
+-- Whether replicas may have shares of the reserve that nothing is known of here, because the store is new or has lost something;
+-- and whether others may be granted beside those. They may after one loss: then buckets leave out two reserves. Two losses within
+-- one such time are noticed where the server still knows of the first; one that was emptied twice does not.
+local function unsettled(now)
+    local ends, grants, of = string.match(redis.call('HGET', META, 'unsettled') or '', '^(%d+) (%d) (.*)$')
     if of ~= mark() then
+        grants = ends and now < tonumber(ends) and '0' or '1'
         ends = now + RESERVED
-        redis.call('HSET', META, 'unsettled', whole(ends) .. ' ' .. mark())
+        redis.call('HSET', META, 'unsettled', whole(ends) .. ' ' .. grants .. ' ' .. mark())
     end
-    return now < tonumber(ends)
+    return now < tonumber(ends), grants == '1'
+end
+
+-- What a bucket gains of the rate that is asked for, nine tenths of all: what another reserve takes is left out too.
+local function gain(rate, now)
+    return unsettled(now) and rate * 8 / 9 or rate
 end
 
 -- What a bucket holds at most: each share of the reserve saves up one token besides.
 local function room(burst, now)
     local half = math.floor(burst / 2)
-    if is_unsettled(now) then
-        return burst - half
+    local known = redis.call('ZCOUNT', RESERVE_ENDS, '(' .. whole(now), '+inf')
+    if unsettled(now) then
+        return burst - half - math.min(math.floor(half / 2), known)
     end
-    return burst - math.min(half, redis.call('ZCOUNT', RESERVE_ENDS, '(' .. whole(now), '+inf'))
+    return burst - math.min(half, known)
 end
 
 -- Takes a token and a place. The eight arguments from this one on: device, '1' and its name or '0' for the lane, the version or -1,
 -- tokens per second, burst, concurrency, the place's name, its lease in ms. Says what is in the way, or nothing.
 local function draw(at, now, seen)
     notice(seen)
-    local lane, rate, place = ARGV[at + 1], tonumber(ARGV[at + 3]) / 1000000, ARGV[at + 6]
+    local lane, rate, place = ARGV[at + 1], gain(tonumber(ARGV[at + 3]) / 1000000, now), ARGV[at + 6]
     local known = known_of(ARGV[at], now)
     if known[1] ~= tonumber(ARGV[at + 2]) then
         return { 'changed', known }

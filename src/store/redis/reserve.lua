@@ -18,8 +18,12 @@ for at = 1, #kept, 2 do
         return { '0', mark() }
     end
 end
+local is_unsettled, grants = unsettled(now)
+if is_unsettled then
+    most = grants and math.floor(most / 2) or 0
+end
 local grant = 0
-if not is_unsettled(now) and others < most then
+if others < most then
     grant = math.max(0, math.min(1 / (others + 1), 1 - booked))
 end
 local share = math.max(grant, using)

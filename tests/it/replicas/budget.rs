@@ -139,7 +139,10 @@ async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_re
     let config = Config { concurrency: 100, ..config(RATE, BURST) };
     let ada = device("ada");
     let mut members = [Some(Member::join(&redis, &clock, &config).await), None, None, None];
-    pass(&clock, SETTLED).await;
+    if random.bool() {
+        pass(&clock, SETTLED).await;
+    }
+    let emptied_at = random.u32(..2 * STEPS);
     let starts = Arc::new(Mutex::new(vec![]));
     let mut asking = JoinSet::new();
     for step in 0..STEPS {
@@ -154,6 +157,9 @@ async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_re
             (3..=9, Some(member)) => member.relay.lead_to(NOWHERE),
             (10..=16, Some(member)) => member.relay.lead_to(redis.port()),
             _ => {}
+        }
+        if step == emptied_at {
+            redis.ask("FLUSHALL");
         }
         // Quiet times, in which something is saved up.
         if step / 250 % 3 < 2 {
@@ -191,6 +197,7 @@ async fn one_replica_alone_gets_nine_tenths_of_the_rate_and_two_no_more() {
     let config = config(2.0, 4);
     let ada = device("ada");
     let mut members = vec![Member::join(&redis, &clock, &config).await];
+    pass(&clock, SETTLED).await;
     for replicas in 1..3 {
         let spent = async {
             let one = |member: usize| {
@@ -286,8 +293,20 @@ async fn an_emptied_server_begins_with_empty_buckets_and_is_told_of_cool_downs_a
     assert!(took > 2 * SECOND, "{took:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_store_replicas_have_a_tenth_of_the_rate_between_them() {
+/// Each renews, and hears of the others.
+async fn all_renew(members: &[Member], clock: &Clock) {
+    for _ in 0..4 {
+        for member in members {
+            let before = member.calls("reserve");
+            pass(clock, SECOND).await;
+            eventually("it has renewed", async || member.calls("reserve") > before).await;
+        }
+    }
+}
+
+/// Two replicas of a store that has been there for so long lose sight of it: by how much their looks overstep what they have
+/// between them, and how long the first take after the store is back.
+async fn without_the_store(age: Duration) {
     let (redis, clock) = (Redis::start(), Clock::manual(NOW));
     let config = config(4.0, 6);
     let mut members = vec![];
@@ -295,43 +314,75 @@ async fn without_the_store_replicas_have_a_tenth_of_the_rate_between_them() {
         members.push(Member::join(&redis, &clock, &config).await);
     }
     let ada = device("ada");
-    pass(&clock, SETTLED).await;
-    for _ in 0..4 {
-        // Each renews, and hears of the other.
-        for member in &members {
-            let before = member.calls("reserve");
-            pass(&clock, SECOND).await;
-            eventually("it has renewed", async || member.calls("reserve") > before).await;
-        }
-    }
+    pass(&clock, age).await;
+    all_renew(&members, &clock).await;
     for member in &members {
         member.relay.lead_to(NOWHERE);
     }
-    let mut started = 0;
     let (began, mut asking) = (clock.elapsed(), JoinSet::new());
     for member in &members {
         let (budget, ada) = (member.budget.clone(), ada.clone());
         asking.spawn(async move {
-            let mut started = 0;
-            while look(&budget, &ada, 600 * SECOND).await.is_ok() {
-                started += 1;
-                if started == 5 {
-                    break;
+            for started in 0..5 {
+                if look(&budget, &ada, 600 * SECOND).await.is_err() {
+                    return started;
                 }
             }
-            started
+            5
         });
     }
     let (counts, _) = until(&clock, asking.join_all()).await;
-    started += counts.iter().sum::<u32>();
+    let started: u32 = counts.iter().sum();
     let time = clock.elapsed().saturating_sub(began).as_secs_f64();
-    assert_eq!(started, 10);
     assert!(f64::from(started) <= 0.4 * time + 2.0, "{started} in {time} s");
+    assert_eq!(started, 10);
     assert!(time < 40.0, "{time} s");
     members[0].relay.lead_to(redis.port());
     let (permit, took) = until(&clock, members[0].look(&ada, 60 * SECOND)).await;
     permit.unwrap();
     assert!(took < 5 * SECOND, "the store is back: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_store_replicas_have_a_tenth_of_the_rate_between_them() {
+    without_the_store(SETTLED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_they_have_where_the_store_is_new() {
+    // One of them has a share: as many tokens may be saved up where nobody knows of them.
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    let config = config(4.0, 6);
+    let members = [Member::join(&redis, &clock, &config).await, Member::join(&redis, &clock, &config).await];
+    let ada = device("ada");
+    for member in &members {
+        let (permit, _) = until(&clock, member.look(&ada, 5 * SECOND)).await;
+        member.ends(permit.unwrap(), present()).await;
+    }
+    all_renew(&members, &clock).await;
+    pass(&clock, 10 * SECOND).await;
+    for member in &members {
+        member.relay.lead_to(NOWHERE);
+    }
+    let (looks, _) =
+        until(&clock, async { (members[0].look(&ada, SECOND).await, members[1].look(&ada, SECOND).await) }).await;
+    assert_eq!([looks.0, looks.1].iter().filter(|look| look.is_ok()).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_refused_without_the_store_holds_up_nobody_once_it_is_back() {
+    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+    // With a burst of one there is nothing in reserve.
+    let member = Member::join(&redis, &clock, &config(1.0, 1)).await;
+    let ada = device("ada");
+    pass(&clock, 5 * SECOND).await;
+    member.relay.lead_to(NOWHERE);
+    let (refused, _) = until(&clock, member.look(&ada, SECOND)).await;
+    assert!(matches!(refused, Err(Refusal::Spent { .. })), "{:?}", refused.err());
+    member.relay.lead_to(redis.port());
+    let (permit, took) = until(&clock, member.look(&ada, 10 * SECOND)).await;
+    permit.unwrap();
+    assert!(took < 5 * SECOND, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

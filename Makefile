@@ -40,11 +40,16 @@ e2e: ## what needs tools from outside: runs the README's commands, cuts the powe
 	E2E_PYTHON=$(CURDIR)/target/e2e-python/bin/python $(CARGO) test --locked --test it -- --ignored --nocapture e2e
 
 .PHONY: soak
-soak: soak-floods soak-model fuzz ## what takes long: the next three
+soak: soak-floods soak-replicas soak-model fuzz ## what takes long: the next four
 
 .PHONY: soak-floods
 soak-floods: ## floods of cold keys and invented devices
-	$(CARGO) test --locked --release --test it -- --ignored --nocapture soak::
+	$(CARGO) test --locked --release --test it -- --ignored --nocapture soak::floods
+
+.PHONY: soak-replicas
+soak-replicas: ## eight replicas of one Redis, a million changes, a hundred primaries killed, a day of the budget, restarts; 40 minutes
+	scripts/need redis-server
+	$(CARGO) test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak::replicas
 
 .PHONY: soak-model
 soak-model: ## random histories of the whole lookup path, other ones every time; more: make soak-model MODEL_HISTORIES=1000000

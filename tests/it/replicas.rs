@@ -1,7 +1,7 @@
 //! Many replicas on one Redis behave as one: through whole programs, in front of one gateway.
 
-mod budget;
-mod confirmed;
+pub(crate) mod budget;
+pub(crate) mod confirmed;
 mod emptied;
 mod lookups;
 mod memories;

@@ -127,68 +127,106 @@ fn is_cooling<T>(answer: &Result<T, Refusal>) -> bool {
     matches!(answer, Err(Refusal::CoolingDown { .. }))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_replicas() {
-    const RATE: f64 = 5.0;
-    const BURST: u32 = 12;
-    const STEP: Duration = Duration::from_millis(120);
-    const STEPS: u32 = 2500;
-    let seed = fastrand::u64(..);
-    let mut random = fastrand::Rng::with_seed(seed);
-    let (redis, clock) = (Redis::start(), Clock::manual(NOW));
-    let config = Config { concurrency: 100, ..config(RATE, BURST) };
-    let ada = device("ada");
-    let mut members = [Some(Member::join(&redis, &clock, &config).await), None, None, None];
-    if random.bool() {
-        pass(&clock, SETTLED).await;
-    }
-    let emptied_at = random.u32(..2 * STEPS);
-    let starts = Arc::new(Mutex::new(vec![]));
-    let mut asking = JoinSet::new();
-    for step in 0..STEPS {
-        let lot = random.usize(..members.len());
-        match (random.u32(..300), &members[lot]) {
-            (0, Some(_)) => members[lot] = None,
-            (1..=2, Some(member)) => {
-                member.budget.close().await;
-                members[lot] = None;
+/// What random things happen to replicas.
+#[derive(Clone, Copy)]
+pub(crate) struct Ordeal {
+    /// Lookups per second that a device is allowed.
+    pub(crate) rate: f64,
+    pub(crate) burst: u32,
+    /// How much time passes at most from one thing to the next.
+    pub(crate) step: Duration,
+    pub(crate) steps: u32,
+}
+
+/// What became of an [`Ordeal`].
+pub(crate) struct Endured {
+    /// Lookups that were started.
+    pub(crate) starts: usize,
+    /// In how long, by the clock of the test.
+    pub(crate) time: Duration,
+    /// How many replicas died or were stopped.
+    pub(crate) ends: u32,
+    /// How often one lost sight of the store.
+    pub(crate) losses: u32,
+}
+
+impl Ordeal {
+    /// Replicas join, die, stop, and lose sight of the store, which may be emptied, while many ask. Panics if in any time more
+    /// lookups started than the budget allows.
+    pub(crate) async fn is_endured(self) -> Endured {
+        let Self { rate, burst, step, steps } = self;
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (redis, clock) = (Redis::start(), Clock::manual(NOW));
+        let config = Config { concurrency: 100, ..config(rate, burst) };
+        let ada = device("ada");
+        let mut members = [Some(Member::join(&redis, &clock, &config).await), None, None, None];
+        if random.bool() {
+            pass(&clock, SETTLED).await;
+        }
+        let emptied_at = random.u32(..2 * steps);
+        let starts = Arc::new(Mutex::new(vec![]));
+        let (mut asking, began, mut ends, mut losses) = (JoinSet::new(), clock.elapsed(), 0, 0);
+        for at in 0..steps {
+            let lot = random.usize(..members.len());
+            match (random.u32(..300), &members[lot]) {
+                (0, Some(_)) => {
+                    members[lot] = None;
+                    ends += 1;
+                }
+                (1..=2, Some(member)) => {
+                    member.budget.close().await;
+                    members[lot] = None;
+                    ends += 1;
+                }
+                (0..=20, None) => members[lot] = Some(Member::join(&redis, &clock, &config).await),
+                (3..=9, Some(member)) => {
+                    member.relay.lead_to(NOWHERE);
+                    losses += 1;
+                }
+                (10..=16, Some(member)) => member.relay.lead_to(redis.port()),
+                _ => {}
             }
-            (0..=20, None) => members[lot] = Some(Member::join(&redis, &clock, &config).await),
-            (3..=9, Some(member)) => member.relay.lead_to(NOWHERE),
-            (10..=16, Some(member)) => member.relay.lead_to(redis.port()),
-            _ => {}
-        }
-        if step == emptied_at {
-            redis.ask("FLUSHALL");
-        }
-        // Quiet times, in which something is saved up.
-        if step / 250 % 3 < 2 {
-            for member in members.iter().flatten() {
-                let (budget, starts, ada) = (member.budget.clone(), starts.clone(), ada.clone());
-                if random.u32(..3) == 0 {
-                    asking.spawn(async move {
-                        if let Ok(mut permit) = look(&budget, &ada, 5 * SECOND).await {
-                            starts.lock().unwrap().push(permit.drawn_at());
-                            budget.report(&mut permit, &present()).await;
-                        }
-                    });
+            if at == emptied_at {
+                redis.ask("FLUSHALL");
+            }
+            // Quiet times, in which something is saved up.
+            if at / 250 % 3 < 2 {
+                for member in members.iter().flatten() {
+                    let (budget, starts, ada) = (member.budget.clone(), starts.clone(), ada.clone());
+                    if random.u32(..3) == 0 {
+                        asking.spawn(async move {
+                            if let Ok(mut permit) = look(&budget, &ada, 5 * SECOND).await {
+                                starts.lock().unwrap().push(permit.drawn_at());
+                                budget.report(&mut permit, &present()).await;
+                            }
+                        });
+                    }
                 }
             }
+            while asking.try_join_next().is_some() {}
+            pass(&clock, step.mul_f64(random.f64())).await;
         }
-        pass(&clock, STEP.mul_f64(random.f64())).await;
-    }
-    asking.abort_all();
-    let mut starts = starts.lock().unwrap().clone();
-    starts.sort_unstable();
-    for (first, from) in starts.iter().enumerate() {
-        for (more, to) in starts[first..].iter().enumerate() {
-            let time = to.saturating_sub(*from).as_secs_f64();
-            let allowed = RATE * time + f64::from(BURST);
-            let started = f64::from(u32::try_from(more).unwrap() + 1);
-            assert!(started <= allowed + 1e-6, "{started} in {time} s, from {from:?} on; seed {seed}");
+        asking.abort_all();
+        let mut starts = std::mem::take(&mut *starts.lock().unwrap());
+        starts.sort_unstable();
+        // In each time between two starts: what has started before it, less what the rate had allowed, was never less than now.
+        let mut least = f64::INFINITY;
+        for (before, at) in starts.iter().enumerate() {
+            let (allowed, before) = (rate * at.as_secs_f64(), f64::from(u32::try_from(before).unwrap()));
+            least = least.min(before - allowed);
+            let most = before + 1.0 - allowed - least;
+            assert!(most <= f64::from(burst) + 1e-6, "a burst of {most} until {at:?}; seed {seed}");
         }
+        Endured { starts: starts.len(), time: clock.elapsed().saturating_sub(began), ends, losses }
     }
-    assert!(starts.len() > 60, "{} have started; seed {seed}", starts.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_any_time_no_more_start_than_the_budget_allows_whatever_becomes_of_replicas() {
+    let ordeal = Ordeal { rate: 5.0, burst: 12, step: Duration::from_millis(120), steps: 2500 };
+    let endured = ordeal.is_endured().await;
+    assert!(endured.starts > 60, "{} have started", endured.starts);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

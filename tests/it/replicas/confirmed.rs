@@ -17,7 +17,7 @@ use crate::support::subscriber::Subscriber;
 /// The ids of what subscribers were told.
 type Told = Arc<Mutex<BTreeSet<String>>>;
 
-async fn in_step(replica: &Redis) {
+pub(crate) async fn in_step(replica: &Redis) {
     eventually("the replica is in step", async || replica.text("INFO replication").contains("master_link_status:up"))
         .await;
 }

@@ -20,6 +20,15 @@ pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Nothing came of it, and whoever asks for nothing but an answer may ask somebody else.
+    Unanswered,
+    /// It ended in the middle.
+    CutOff,
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -72,12 +81,7 @@ impl Client {
     }
 
     /// Any request; an error when no answer comes.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        target: &str,
-        headers: &[(&str, &str)],
-    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+    pub(crate) async fn send(&self, method: Method, target: &str, headers: &[(&str, &str)]) -> Result<Answer, Broken> {
         self.try_send(method, target, headers, "").await
     }
 
@@ -92,15 +96,15 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+    ) -> Result<Answer, Broken> {
         let mut request = Request::builder().method(method).uri(format!("http://{}{target}", self.address));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::from(body.to_owned())).expect("a test's request is valid");
         let answering = async {
-            let (parts, body) = self.pool.request(request).await?.into_parts();
-            let body = body.collect().await.expect("the body arrives whole").to_bytes();
+            let (parts, body) = self.pool.request(request).await.map_err(|_| Broken::Unanswered)?.into_parts();
+            let body = body.collect().await.map_err(|_| Broken::CutOff)?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
         tokio::time::timeout(FOREVER, answering).await.unwrap_or_else(|_| panic!("{target} is never answered"))

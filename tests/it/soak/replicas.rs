@@ -181,7 +181,8 @@ async fn what_is_announced_outlasts_a_hundred_primaries() {
                 while let Ok(Some(event)) = subscriber.try_next().await {
                     if event.name.is_empty() {
                         let id = event.json()["payload"]["id"].as_str().unwrap().to_owned();
-                        assert!(notes.lock().unwrap().insert(id), "told twice");
+                        // Behind a gap the log is told from its beginning, with the ids that it had.
+                        notes.lock().unwrap().insert(id);
                     }
                 }
             });

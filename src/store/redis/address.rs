@@ -26,6 +26,9 @@ pub struct Address {
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: u32,
+    /// How to get in at the Sentinels, who know nothing of the servers' users.
+    pub(super) sentinel_user: Option<String>,
+    pub(super) sentinel_password: Option<String>,
     /// Whether to speak TLS, to Sentinels too.
     pub(super) tls: bool,
     /// A file of authorities (PEM) that are believed instead of the system's.
@@ -46,8 +49,8 @@ pub(super) enum Shape {
 }
 
 impl Address {
-    /// Reads a URL. `?prefix=` names the store, so that several can share a server; `?tls=true` is for Sentinels and clusters, and
-    /// `?ca=` names a file of authorities.
+    /// Reads a URL. `?prefix=` names the store, so that several can share a server; `?tls=true` is for Sentinels and clusters,
+    /// `?ca=` names a file of authorities, and `?sentinel_user=` and `?sentinel_password=` are for Sentinels with their own.
     ///
     /// # Errors
     /// What is wrong with it, without quoting what may be a password.
@@ -66,6 +69,8 @@ impl Address {
             user: decoded(user, "user")?,
             password: decoded(password, "password")?,
             database: 0,
+            sentinel_user: None,
+            sentinel_password: None,
             tls: scheme == "rediss",
             authorities: None,
             prefix: PREFIX.to_owned(),
@@ -102,6 +107,9 @@ impl Address {
         if address.authorities.is_some() && !address.tls {
             return Err("names authorities (ca) and no TLS: write rediss://, or tls=true".to_owned());
         }
+        if address.sentinel_user.is_some() && address.sentinel_password.is_none() {
+            return Err("has a sentinel_user and no sentinel_password".to_owned());
+        }
         Ok(address)
     }
 
@@ -132,7 +140,21 @@ impl Address {
                 self.authorities = Some(PathBuf::from(value));
                 Ok(())
             }
-            _ => Err(format!("has a parameter {name:?}; there are prefix, tls and ca")),
+            "sentinel_user" | "sentinel_password" if !matches!(self.shape, Shape::Sentinel(_)) => {
+                Err(format!("takes {name} with redis+sentinel:// alone"))
+            }
+            "sentinel_user" | "sentinel_password" if value.is_empty() => Err(format!("its {name} is empty")),
+            "sentinel_user" => {
+                self.sentinel_user = Some(value);
+                Ok(())
+            }
+            "sentinel_password" => {
+                self.sentinel_password = Some(value);
+                Ok(())
+            }
+            _ => {
+                Err(format!("has a parameter {name:?}; there are prefix, tls, ca, sentinel_user and sentinel_password"))
+            }
         }
     }
 
@@ -254,6 +276,9 @@ mod tests {
             ("redis://h?prefix=%FF", "UTF-8"),
             ("redis://h?ca=a.pem", "no TLS"),
             ("redis+sentinel://h", "service"),
+            ("redis+sentinel://h/main?sentinel_user=ada", "no sentinel_password"),
+            ("redis+sentinel://h/main?sentinel_password=", "is empty"),
+            ("redis://h?sentinel_password=s3cret", "redis+sentinel:// alone"),
             ("redis+cluster://h/1", "database"),
         ] {
             assert!(said(text).contains(hint), "{text}: {}", said(text));
@@ -262,7 +287,12 @@ mod tests {
 
     #[test]
     fn no_password_is_shown() {
-        let address = Address::parse("redis+sentinel://ada:secret@a:1,[::1]:2/main/3").unwrap();
+        let address = "redis+sentinel://ada:secret@a:1,[::1]:2/main/3?sentinel_user=sue&sentinel_password=hidden";
+        let address = Address::parse(address).unwrap();
+        assert_eq!(
+            (address.sentinel_user.as_deref(), address.sentinel_password.as_deref()),
+            (Some("sue"), Some("hidden"))
+        );
         assert_eq!(address.to_string(), "redis+sentinel://a:1,[::1]:2/main/3");
         assert_eq!(format!("{address:?}"), address.to_string());
         for text in

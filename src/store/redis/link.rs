@@ -187,7 +187,7 @@ impl Link {
     }
 
     async fn connect_by_sentinels(&self, service: &str, answer: Duration) -> RedisResult<Wire> {
-        let Address { user, password, database, tls, .. } = &self.address;
+        let Address { user, password, sentinel_user, sentinel_password, database, tls, .. } = &self.address;
         let addresses = self.address.hosts.iter().map(|(host, port)| self.place(host, *port));
         let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
             .set_client_to_redis_db((*database).into());
@@ -196,6 +196,12 @@ impl Link {
         }
         if let Some(password) = password {
             builder = builder.set_client_to_redis_password(password);
+        }
+        if let Some(user) = sentinel_user {
+            builder = builder.set_client_to_sentinel_username(user);
+        }
+        if let Some(password) = sentinel_password {
+            builder = builder.set_client_to_sentinel_password(password);
         }
         if *tls {
             builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);

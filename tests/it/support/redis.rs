@@ -1,4 +1,5 @@
 //! Real Redis servers on free ports of their own, each with a folder of its own: killed, restarted, stopped and gone at the end.
+//! `REDIS_SERVER` names another program to run instead, such as Valkey's.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -56,7 +57,8 @@ impl Redis {
     fn run(&self) -> Option<Running> {
         let with_tls = self.options.iter().any(|option| option.starts_with("--tls"));
         let (plain, tls) = if with_tls { (0, self.port) } else { (self.port, 0) };
-        let mut command = Command::new("redis-server");
+        let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let mut command = Command::new(program);
         // A configuration file, because Sentinel wants one that it can write.
         let file = self.folder.path().join("redis.conf");
         if !file.exists() {

@@ -92,6 +92,24 @@ async fn in_a_cluster_the_node_that_has_the_keys_is_found() {
 }
 
 #[tokio::test]
+async fn sentinels_may_have_a_password_of_their_own() {
+    let primary = Server::with(&["--requirepass theirs"]);
+    let folder = tempfile::tempdir().unwrap();
+    let watched = format!(
+        "sentinel monitor main 127.0.0.1 {} 1\nsentinel auth-pass main theirs\nrequirepass own\n",
+        primary.port()
+    );
+    std::fs::write(folder.path().join("redis.conf"), watched).unwrap();
+    let sentinel = Server::in_folder(folder, &["--sentinel"]);
+    let url = format!("redis+sentinel://:theirs@127.0.0.1:{}/main", sentinel.port());
+    works(&open(&format!("{url}?sentinel_password=own")).await).await;
+    for wrong in [url.clone(), format!("{url}?sentinel_password=theirs")] {
+        let said = refusal(&wrong).await;
+        assert!(said.contains("password") && !said.contains("theirs"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn when_the_primary_dies_the_one_that_the_sentinels_chose_takes_its_place() {
     let mut primary = Server::start();
     let replica = Server::with(&[&format!("--replicaof 127.0.0.1 {}", primary.port())]);

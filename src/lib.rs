@@ -258,6 +258,7 @@ impl App {
     pub async fn start(config: Config, clock: Clock, stop: CancellationToken) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
         metrics.build_info.with_label_values(&[VERSION]).set(1);
+        metrics.open_files_limit.set(i64::try_from(open_files::limit()).unwrap_or(i64::MAX));
         let gateway = Gateway::new(config.gateway, clock.clone())?;
         let listener = listen(config.listen).await?;
         let metrics_listener = match config.metrics_listen {

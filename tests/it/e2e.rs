@@ -2,6 +2,7 @@
 
 mod power_cut;
 mod program;
+mod prometheus;
 mod readers;
 mod receivers;
 mod stream;

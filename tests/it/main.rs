@@ -3,6 +3,7 @@
 mod budget;
 mod changes;
 mod config;
+mod dashboards;
 mod demo;
 mod docs;
 mod e2e;

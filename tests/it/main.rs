@@ -13,6 +13,7 @@ mod flights;
 mod freshness;
 mod full_disk;
 mod gateway;
+mod health;
 mod hooks;
 mod hostile;
 mod house;

@@ -1,5 +1,6 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
+mod compose;
 mod power_cut;
 mod program;
 mod prometheus;

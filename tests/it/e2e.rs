@@ -1,6 +1,7 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
 mod compose;
+mod deploy;
 mod power_cut;
 mod program;
 mod prometheus;

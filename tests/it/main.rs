@@ -6,6 +6,7 @@ mod compose;
 mod config;
 mod dashboards;
 mod demo;
+mod deploy;
 mod docs;
 mod e2e;
 mod edge;

@@ -1,5 +1,6 @@
 //! What operators load into Prometheus is tried in one: Debian's `promtool` reads the rules, tries each alert on made-up series, and a
-//! real Prometheus scrapes two replicas on one Redis until every panel of the dashboard shows something.
+//! real Prometheus scrapes two replicas on one Redis until every panel of the dashboard shows something. Grafana's own model of
+//! dashboards reads it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +14,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::program::Program;
+use super::program::{Program, python};
 use crate::dashboards::{self, path, queries, rules};
 use crate::support::app::World;
 use crate::support::client::Client;
@@ -64,6 +65,15 @@ fn promtool_takes_the_configuration_and_the_rules() {
 fn every_alert_fires_when_it_should_and_only_then() {
     let output = promtool(&["test", "rules", "tests/e2e/alerts.yml"], b"");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+#[ignore = "needs Python and Grafana's model of dashboards: make e2e"]
+fn grafana_knows_every_field_of_the_dashboard() {
+    let mut command = python();
+    command.arg("tests/e2e/grafana.py").arg("dashboards/avatar-proxy.json").current_dir(path(""));
+    let output = command.output().expect("Python is there");
+    assert!(output.status.success() && output.stdout.is_empty(), "{}", said(&output));
 }
 
 /// A Prometheus with the project's own configuration, but for the targets and the pace.

@@ -33,7 +33,7 @@ test: ## every test but those of `make e2e`; installs redis-server if there is n
 
 .PHONY: e2e
 e2e: ## what needs tools from outside: runs the README's commands, cuts the power
-	scripts/need curl strace python3 node:nodejs redis-server
+	scripts/need curl strace python3 node:nodejs redis-server promtool:prometheus haproxy docker-compose systemd-analyze:systemd
 	python3 -c 'import ensurepip, venv' || scripts/need ensurepip:python3-venv
 	python3 -m venv target/e2e-python
 	target/e2e-python/bin/pip install --quiet --requirement tests/e2e/requirements.txt

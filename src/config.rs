@@ -21,7 +21,7 @@ use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
 use crate::store::redis::Address;
-use crate::{avatars, budget, duration, events, gateway, http, outbound, refresh, telemetry};
+use crate::{avatars, budget, duration, events, gateway, health, http, outbound, refresh, telemetry};
 
 mod addresses;
 mod checks;
@@ -47,6 +47,8 @@ pub enum Command {
     Demo(Box<Demo>),
     /// The simulated gateway alone.
     Gateway(SimulatedGateway),
+    /// Ask a proxy that runs on this machine whether it lives.
+    Health(Health),
 }
 
 impl Command {
@@ -57,16 +59,18 @@ impl Command {
             Self::Serve(config) => &config.log,
             Self::Demo(demo) => &demo.0.log,
             Self::Gateway(gateway) => &gateway.log,
+            Self::Health(health) => &health.log,
         }
     }
 
-    /// Where it answers.
+    /// Where it answers, or what is asked does.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         match self {
             Self::Serve(config) => config.listen,
             Self::Demo(demo) => demo.0.listen,
             Self::Gateway(gateway) => gateway.listen,
+            Self::Health(health) => health.config.address,
         }
     }
 }
@@ -122,6 +126,15 @@ pub struct SimulatedGateway {
     pub log: telemetry::Config,
 }
 
+/// What asking a running proxy needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// Whom to ask.
+    pub config: health::Config,
+    /// The log's part.
+    pub log: telemetry::Config,
+}
+
 /// Where answers and changes are kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreLocation {
@@ -149,6 +162,7 @@ pub fn parse(
             Ok(true) => simulated_gateway(&mut settings).map(Command::Gateway),
             _ => proxy(&mut settings, verb).map(|config| Command::Demo(Box::new(Demo(config)))),
         },
+        Verb::Health => health(&mut settings).map(Command::Health),
     };
     match (command, settings.into_mistakes()) {
         (Ok(command), mistakes) if mistakes.is_empty() => Ok(command),
@@ -167,11 +181,11 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let url = match verb {
         Verb::Serve => settings.value("--gateway-url", addresses::gateway_url),
         // The simulated gateway has an address only once it runs: `Demo::against`.
-        Verb::Demo => Ok(Uri::default()),
+        _ => Ok(Uri::default()),
     };
     let ca = match verb {
         Verb::Serve => settings.optional("--gateway-ca", addresses::file),
-        Verb::Demo => Ok(None),
+        _ => Ok(None),
     };
     let timeout = settings.value("--gateway-timeout", duration::parse);
     let budget = budget(settings);
@@ -184,7 +198,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let hooks = hooks(settings);
     let store = match verb {
         Verb::Serve => settings.value("--store", addresses::store),
-        Verb::Demo => Ok(StoreLocation::Temporary),
+        _ => Ok(StoreLocation::Temporary),
     };
     let log = log(settings);
 
@@ -236,6 +250,24 @@ fn simulated_gateway(settings: &mut Settings) -> Result<SimulatedGateway, Noted>
     Ok(SimulatedGateway { listen: listen?, log: log? })
 }
 
+/// Where a proxy with these settings answers `/health`: without credentials in either place.
+fn health(settings: &mut Settings) -> Result<Health, Noted> {
+    let listen = settings.value("--listen", addresses::listen);
+    let metrics_listen = settings.optional("--metrics-listen", addresses::listen);
+    let certificate = settings.optional("--tls-cert", addresses::file);
+    let log = log(settings);
+    let (address, tls, flag) = match metrics_listen? {
+        Some(address) => (address, false, "--metrics-listen"),
+        None => (listen?, certificate?.is_some(), "--listen"),
+    };
+    if address.port() == 0 {
+        return Err(
+            settings.object(flag, "port 0 is a free one, and only the proxy itself knows which; say which it took")
+        );
+    }
+    Ok(Health { config: health::Config { address, tls }, log: log? })
+}
+
 /// Who may ask us, and as whom we ask the gateway; each as far as it could be read.
 struct Access {
     auth: Result<Vec<Credential>, Noted>,
@@ -249,14 +281,14 @@ fn access(settings: &mut Settings, verb: Verb) -> Access {
         allow_anonymous: settings.value("--allow-anonymous", quantities::switch),
         gateway_auth: match verb {
             Verb::Serve => settings.optional("--gateway-auth", credentials::one),
-            Verb::Demo => Ok(None),
+            _ => Ok(None),
         },
     }
 }
 
 /// Who we are for clients that speak `https`; its two files are read, so that what is wrong with them is told with the rest.
 fn identity(settings: &mut Settings, verb: Verb) -> Result<Option<http::Identity>, Noted> {
-    if verb == Verb::Demo {
+    if verb != Verb::Serve {
         return Ok(None);
     }
     let certificate = settings.optional("--tls-cert", addresses::file);

@@ -23,7 +23,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
+//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit), `health` (asks whether it lives) |
 //! | edge | [`http`]: connections, routes, replies |
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
@@ -55,6 +55,7 @@ pub mod entry;
 pub mod events;
 pub mod gateway;
 pub mod go_json;
+pub mod health;
 pub mod http;
 pub mod jid;
 pub mod metrics;
@@ -107,6 +108,9 @@ pub enum Error {
     /// The client for webhooks cannot be set up.
     #[error("{0}")]
     Outbound(#[from] outbound::SetupError),
+    /// The proxy that was asked about does not live.
+    #[error("{0}")]
+    Unhealthy(#[from] health::Unhealthy),
     /// The operating system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -137,6 +141,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
             Ok(())
         }
         Command::Demo(demo) => run_demo(*demo, stop).await,
+        Command::Health(health) => Ok(health::ask(&health.config).await?),
         Command::Gateway(simulated) => {
             let listener = listen(simulated.listen).await?;
             let address = listener.local_addr()?;
@@ -258,6 +263,7 @@ impl App {
     pub async fn start(config: Config, clock: Clock, stop: CancellationToken) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
         metrics.build_info.with_label_values(&[VERSION]).set(1);
+        metrics.open_files_limit.set(i64::try_from(open_files::limit()).unwrap_or(i64::MAX));
         let gateway = Gateway::new(config.gateway, clock.clone())?;
         let listener = listen(config.listen).await?;
         let metrics_listener = match config.metrics_listen {

@@ -107,6 +107,8 @@ metrics! {
     http_requests: IntCounterVec = "http_requests_total" ["route", "status"];
     /// Client connections open now.
     http_connections: IntGauge = "http_connections";
+    /// How many files the process may open; every connection is one.
+    open_files_limit: IntGauge = "open_files_limit";
     /// Requests with credentials that are not accepted.
     http_credentials_refused: IntCounter = "http_credentials_refused_total";
     /// What the gateway's own webhooks told of somebody, by what came of it, and those that told nothing.

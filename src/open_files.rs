@@ -19,3 +19,9 @@ pub fn raise_limit() {
         Err(error) => tracing::info!(%error, "the limit of open files stays as it is"),
     }
 }
+
+/// How many files this process may open now; without a limit, as many as there are numbers.
+#[must_use]
+pub fn limit() -> u64 {
+    rlimit::Resource::NOFILE.get().map_or(rlimit::INFINITY, |(soft, _)| soft)
+}

@@ -17,6 +17,7 @@ use super::flags::{Flag, Preset, SWITCH, flags};
 pub(super) enum Verb {
     Serve,
     Demo,
+    Health,
 }
 
 impl Verb {
@@ -24,6 +25,7 @@ impl Verb {
         match self {
             Self::Serve => "serve",
             Self::Demo => "demo",
+            Self::Health => "health",
         }
     }
 
@@ -31,6 +33,11 @@ impl Verb {
         match self {
             Self::Serve => flag.default,
             Self::Demo => flag.demo_default,
+            // What a proxy was told, and says where it answers.
+            Self::Health => match flag.name {
+                "--listen" | "--metrics-listen" | "--tls-cert" | "--log-format" => flag.default,
+                _ => Preset::Elsewhere,
+            },
         }
     }
 }
@@ -48,6 +55,7 @@ const EXAMPLES: &str = "\
 Examples:
   avatar-proxy demo
   avatar-proxy serve --gateway-url http://localhost:3000
+  avatar-proxy health
   avatar-proxy serve --help";
 
 const SERVE_EXAMPLES: &str = "\
@@ -66,6 +74,15 @@ Examples:
   # the simulated gateway alone, and a proxy in front of it
   avatar-proxy demo --gateway-only --listen 127.0.0.1:3000
   avatar-proxy serve --gateway-url http://127.0.0.1:3000";
+
+const HEALTH_EXAMPLES: &str = "\
+It ends with 0 if the proxy answers /health with 200, else with 1 and a sentence.
+It reads the variables that the proxy reads; what the proxy was told by flags has
+to be said again.
+
+Examples:
+  avatar-proxy health
+  avatar-proxy health --listen 127.0.0.1:9090";
 
 const FORMS: &str = "\
 Forms:
@@ -90,8 +107,9 @@ pub(super) fn read(
     let matches = command().try_get_matches_from(arguments).map_err(without_values)?;
     let (verb, matches) = match matches.subcommand() {
         Some(("demo", matches)) => (Verb::Demo, matches),
+        Some(("health", matches)) => (Verb::Health, matches),
         Some((_, matches)) => (Verb::Serve, matches),
-        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve or demo")),
+        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo or health")),
     };
     let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag, matches)?))).collect();
     Ok((verb, given))
@@ -132,6 +150,11 @@ fn command() -> Command {
             subcommand(Verb::Demo)
                 .about("Try it without a WhatsApp account: in front of a simulated gateway; nothing is kept")
                 .after_help(format!("{FORMS}\n\n{DEMO_EXAMPLES}")),
+        )
+        .subcommand(
+            subcommand(Verb::Health)
+                .about("Ask a proxy that runs on this machine whether it lives: for container engines and scripts")
+                .after_help(HEALTH_EXAMPLES),
         )
 }
 

@@ -99,6 +99,9 @@ impl Settings {
             }
             Err(match self.verb {
                 Verb::Serve => "is for `demo` alone".to_owned(),
+                Verb::Health => {
+                    "is nothing that `health` asks for: it needs to know where the proxy listens".to_owned()
+                }
                 Verb::Demo => {
                     "is for `serve` alone: `demo` brings a gateway and a temporary store of its own".to_owned()
                 }

@@ -93,7 +93,9 @@ fn sources() -> String {
 fn every_file_that_is_named_exists() {
     let is_path = |word: &String| {
         let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
-        let known = ["src/", "tests/", "scripts/", ".ci/"].iter().any(|folder| word.starts_with(folder));
+        let known = ["src/", "tests/", "scripts/", ".ci/", "dashboards/", "deploy/"]
+            .iter()
+            .any(|folder| word.starts_with(folder));
         plain && (known || [".rs", ".md", ".sql", ".toml", ".sh"].iter().any(|end| word.ends_with(end)))
     };
     for document in DOCUMENTS {
@@ -199,10 +201,10 @@ fn the_numbers_in_the_readme_are_those_of_the_demonstration() {
 fn no_document_knows_a_machine_or_a_registry() {
     let mut found: Vec<PathBuf> = DOCUMENTS
         .iter()
-        .chain(&["Makefile", "Cargo.toml", "LICENSE", ".gitignore"])
+        .chain(&["Makefile", "Cargo.toml", "LICENSE", ".gitignore", "Dockerfile", "docker-compose.yml"])
         .map(|name| root().join(name))
         .collect();
-    for folder in [".ci", "scripts", "src", "tests"] {
+    for folder in [".ci", "dashboards", "deploy", "scripts", "src", "tests"] {
         files(&root().join(folder), &mut found);
     }
     found.retain(|path| !path.ends_with(file!()));

@@ -1,7 +1,10 @@
 //! What needs tools from outside; `make e2e` installs them and runs these.
 
+mod compose;
+mod deploy;
 mod power_cut;
 mod program;
+mod prometheus;
 mod readers;
 mod receivers;
 mod stream;

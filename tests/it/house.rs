@@ -16,7 +16,7 @@ const NEIGHBOURS: [(&str, &[&str]); 8] = [
     ("recheck", &["change", "clock", "outcome", "record"]),
     ("record", &["clock", "outcome", "jid"]),
     ("avatars", &["budget"]),
-    ("config", &["telemetry"]),
+    ("config", &["telemetry", "health"]),
 ];
 
 /// The simulated gateway stands beside the house and borrows its words.

@@ -2,8 +2,11 @@
 
 mod budget;
 mod changes;
+mod compose;
 mod config;
+mod dashboards;
 mod demo;
+mod deploy;
 mod docs;
 mod e2e;
 mod edge;
@@ -12,6 +15,7 @@ mod flights;
 mod freshness;
 mod full_disk;
 mod gateway;
+mod health;
 mod hooks;
 mod hostile;
 mod house;

@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 /// Records by more and more callers, then the rest.
 fn recording(machine: &Machine, path: &Path, entries: u64, text: &mut String) -> Outcome {
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(path)?);
-    record_all(machine, &[store.clone()], entries, text)?;
+    record_all(machine, std::slice::from_ref(&store), entries, text)?;
     machine.runtime.block_on(store.close());
     let bytes = path.metadata()?.len();
     writeln!(text, "\n{entries} entries are {} MiB, {} bytes each.", bytes >> 20, bytes / entries)?;

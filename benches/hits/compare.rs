@@ -24,12 +24,12 @@ struct Contestant {
 
 /// What one turn of one server was like.
 #[derive(Clone, Copy)]
-struct Turn {
+pub(crate) struct Turn {
     /// CPU time of the server per request (us).
-    cost: f64,
+    pub(crate) cost: f64,
     /// The share of the turn that it was on a CPU.
     busy: f64,
-    report: Report,
+    pub(crate) report: Report,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -123,7 +123,8 @@ fn fill(machine: &Machine, contestants: &mut [Contestant], options: &Options) ->
     length.ok_or_else(|| "there is no server to measure".into())
 }
 
-fn turn(machine: &Machine, server: &Server, options: &Options, ask: Ask, length: usize) -> Outcome<Turn> {
+/// One turn of a server that has been asked for every key.
+pub(crate) fn turn(machine: &Machine, server: &Server, options: &Options, ask: Ask, length: usize) -> Outcome<Turn> {
     let before = server.cpu();
     let report = drive(machine, server.address, options.connections, 0..options.keys, ask, Some(length));
     let report = report.map_err(|error| format!("{}: {error}; {}", server.name, server.log()))?;
@@ -193,7 +194,7 @@ fn describe(
 }
 
 /// Least, median and most.
-fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
+pub(crate) fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
     figures.sort_by(f64::total_cmp);
     let (middle, last) = (figures.len() / 2, figures.len() - 1);
     let median = if last % 2 == 1 { f64::midpoint(figures[middle - 1], figures[middle]) } else { figures[middle] };

@@ -1,6 +1,5 @@
 //! The origin: the simulated gateway, and avatar-proxy in front of it.
 
-use std::path::Path;
 use std::process::Command;
 
 use avatar_proxy::clock::Clock;
@@ -30,19 +29,31 @@ pub(crate) const STORE: &str = "avatar-proxy.db";
 /// Starts avatar-proxy; `command` is the program, however it is to be run, `store` an existing store.
 pub(crate) fn avatar_proxy(
     machine: &Machine,
-    mut command: Command,
+    command: Command,
     gateway: &demo::SimulatedGateway,
     memory_limit: &str,
     store: Option<tempfile::TempDir>,
 ) -> Outcome<Server> {
-    let (address, folder) = (free_address()?, store.map_or_else(folder, Ok)?);
-    let store = |folder: &Path| format!("sqlite:{}", folder.join(STORE).display());
+    let folder = store.map_or_else(folder, Ok)?;
+    let file = format!("sqlite:{}", folder.path().join(STORE).display());
+    on_store(machine, command, gateway, memory_limit, (&file, folder))
+}
+
+/// The same on any store; the folder is for its log.
+pub(crate) fn on_store(
+    machine: &Machine,
+    mut command: Command,
+    gateway: &demo::SimulatedGateway,
+    memory_limit: &str,
+    (store, folder): (&str, tempfile::TempDir),
+) -> Outcome<Server> {
+    let address = free_address()?;
     command
         .arg("serve")
         .arg(format!("--listen={address}"))
         .arg(format!("--auth={USER}:{PASSWORD}"))
         .arg(format!("--gateway-url={}", gateway.url()))
-        .arg(format!("--store={}", store(folder.path())))
+        .arg(format!("--store={store}"))
         .arg(format!("--memory-limit={memory_limit}"))
         .args(["--gateway-rate=1000000/s", "--gateway-burst=1000000", "--gateway-concurrency=512", "--max-wait=60s"]);
     Server::start(machine, "avatar-proxy", command, address, folder)

@@ -17,7 +17,7 @@ use avatar_proxy::jid::{Device, Jid, Key};
 use avatar_proxy::outcome::{Observation, Outcome as Seen, Picture, Rules, Token};
 use avatar_proxy::recheck::Lessons;
 use avatar_proxy::store::sqlite::Sqlite;
-use avatar_proxy::store::{Applied, Store, Write};
+use avatar_proxy::store::{Applied, Question, Store, Told, Write};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -34,6 +34,9 @@ pub(crate) const ENTRIES: u64 = 1_000_000;
 /// How many record at once, and for how long each.
 const CALLERS: [u64; 4] = [1, 16, 64, 512];
 const RECORDING: Duration = Duration::from_secs(3);
+
+/// How long a look may take.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Who fills the store.
 const FILLERS: u64 = 512;
@@ -69,27 +72,28 @@ pub(crate) fn run(options: &Options) -> Outcome {
 /// Records by more and more callers, then the rest.
 fn recording(machine: &Machine, path: &Path, entries: u64, text: &mut String) -> Outcome {
     let store: Arc<dyn Store> = Arc::new(Sqlite::open(path)?);
-    record_all(machine, &store, entries, text)?;
+    record_all(machine, std::slice::from_ref(&store), entries, text)?;
     machine.runtime.block_on(store.close());
     let bytes = path.metadata()?.len();
     writeln!(text, "\n{entries} entries are {} MiB, {} bytes each.", bytes >> 20, bytes / entries)?;
     Ok(())
 }
 
-/// Records by more and more callers until there are `entries`, in a store that is empty.
-pub(crate) fn record_all(machine: &Machine, store: &Arc<dyn Store>, entries: u64, text: &mut String) -> Outcome {
+/// Records by more and more callers until there are `entries`, in a store that is empty. Where replicas share it, each call is one of
+/// another's.
+pub(crate) fn record_all(machine: &Machine, stores: &[Arc<dyn Store>], entries: u64, text: &mut String) -> Outcome {
     let next = Arc::new(AtomicU64::new(0));
     println!("Recording {entries} entries ...");
     writeln!(text, "| callers that record at once | acknowledged per second |\n| --- | --- |")?;
     for callers in CALLERS {
         let first = next.load(Ordering::SeqCst);
         let began = Instant::now();
-        record(machine, store, callers, &next, entries, Some(RECORDING))?;
+        record(machine, stores, callers, &next, entries, Some(RECORDING))?;
         let records = next.load(Ordering::SeqCst).min(entries) - first;
         writeln!(text, "| {callers} | {} |", per_second(records, began.elapsed()))?;
     }
     let (began, first) = (Instant::now(), next.load(Ordering::SeqCst).min(entries));
-    record(machine, store, FILLERS, &next, entries, None)?;
+    record(machine, stores, FILLERS, &next, entries, None)?;
     if first < entries {
         let rate = per_second(entries - first, began.elapsed());
         writeln!(text, "| {FILLERS}, until there are {entries} | {rate} |")?;
@@ -100,7 +104,7 @@ pub(crate) fn record_all(machine: &Machine, store: &Arc<dyn Store>, entries: u64
 /// Records entries from `next` on, with so many callers, until there are `entries` or the time is over.
 fn record(
     machine: &Machine,
-    store: &Arc<dyn Store>,
+    stores: &[Arc<dyn Store>],
     callers: u64,
     next: &Arc<AtomicU64>,
     entries: u64,
@@ -108,7 +112,7 @@ fn record(
 ) -> Outcome {
     machine.interrupted()?;
     let until = time.map(|time| Instant::now() + time);
-    let callers = (0..callers).map(|_| {
+    let callers = (0..callers).zip(stores.iter().cycle()).map(|(_, store)| {
         let (store, next) = (store.clone(), next.clone());
         machine.runtime.spawn(async move {
             while until.is_none_or(|until| Instant::now() < until) {
@@ -116,7 +120,7 @@ fn record(
                 if number >= entries {
                     break;
                 }
-                match store.apply(look(number)).await? {
+                match store.apply(looked_up(&*store, number).await?).await? {
                     Applied::Done(_) => {}
                     Applied::Conflict(_) | Applied::Forgotten | Applied::Late => {
                         return Err("an entry was there already".into());
@@ -130,6 +134,17 @@ fn record(
     callers.into_iter().try_for_each(|caller| machine.runtime.block_on(caller)?)
 }
 
+/// What a lookup writes, which has asked the store before if replicas share it.
+async fn looked_up(store: &dyn Store, number: u64) -> Outcome<Write> {
+    let Some(shared) = store.shared() else { return Ok(look(number, Token(1))) };
+    let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
+    let question = Question { key: key(number), alive_at: now, checked: None, start: Some(LEASE) };
+    match shared.ask(question).await? {
+        Told::Started { claim, .. } => Ok(Write { flown: true, ..look(number, claim.start) }),
+        told => Err(format!("a look should start: {told:?}").into()),
+    }
+}
+
 fn per_second(count: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(count) * 1_000_000 / time.as_micros().max(1)).unwrap_or(u64::MAX)
 }
@@ -141,7 +156,7 @@ fn key(number: u64) -> Key {
 }
 
 /// What the first look at a person writes.
-pub(crate) fn look(number: u64) -> Write {
+pub(crate) fn look(number: u64, start: Token) -> Write {
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
     let (key, rules) = (key(number), Rules::default());
     let expiry = (now + Duration::from_secs(10 * 86_400)).as_millis() / 1000;
@@ -152,7 +167,7 @@ pub(crate) fn look(number: u64) -> Write {
     let seen = Observation {
         variant: key.variant,
         outcome: Seen::Present(Picture::new(&url, &format!("{}", 1_600_000_000 + number), "preview")),
-        start: Token(1),
+        start,
         started_at: now,
         ended_at: now,
     };
@@ -167,7 +182,7 @@ pub(crate) fn look(number: u64) -> Write {
     let outlook = Lessons::default().met(0.0, now, 1.0, fastrand::f64());
     Write {
         key,
-        start: Token(1),
+        start,
         expected: Token::default(),
         state: verdict.state,
         entry: Entry::after(None, &seen, verdict.standing, &rules, jitter),

@@ -231,12 +231,20 @@ impl Store for Redis {
     }
 
     async fn forget_idle(&self, before: Timestamp, limit: usize) -> Result<Vec<Subject>, StoreError> {
-        let arguments = Arguments::default().time(before).limit(limit);
-        let arguments = arguments.time(self.shared.clock.now() - rows::LONGEST_LOOK);
-        let gone = Fields::of(self.run(|scripts| &scripts.forget_idle, arguments).await?)?;
-        let gone = gone.map(|subject| Fields::of(subject)?.subject());
-        // A name that cannot be read is in nobody's memory either.
-        Ok(gone.filter_map(Result::ok).collect())
+        let (mut gone, mut left) = (vec![], limit);
+        loop {
+            let arguments = Arguments::default().time(before).limit(left);
+            let arguments = arguments.time(self.shared.clock.now() - rows::LONGEST_LOOK).limit(BATCH);
+            let mut answer = Fields::of(self.run(|scripts| &scripts.forget_idle, arguments).await?)?;
+            let (dropped, looked_through) = (answer.number::<usize>()?, answer.number::<usize>()?);
+            let subjects = answer.list()?.map(|subject| Fields::of(subject)?.subject());
+            // A name that cannot be read is in nobody's memory either.
+            gone.extend(subjects.filter_map(Result::ok));
+            left = left.saturating_sub(dropped);
+            if left == 0 || looked_through < BATCH {
+                return Ok(gone);
+            }
+        }
     }
 
     async fn forget(&self, jid: &Jid, device: Option<&Device>, at: Timestamp) -> Result<bool, StoreError> {

@@ -4,6 +4,7 @@ local subject = name and load(name)
 if subject and subject.revision == tonumber(ARGV[3]) then
     subject.rank, subject.outlook = tonumber(ARGV[4]), ARGV[5]
     save(name, subject)
-    redis.call('ZADD', lane('ready', name), 'XX', subject.rank, name)
-    redis.call('ZADD', lane('wait', name), 'XX', 'LT', ARGV[6], name)
+    local ready, whom = lane('ready', name)
+    redis.call('ZADD', ready, 'XX', subject.rank, whom)
+    redis.call('ZADD', lane('wait', name), 'XX', 'LT', ARGV[6], whom)
 end

@@ -72,9 +72,22 @@ local function names_of(jid, devices)
 end
 
 -- Of what kind is looked at when, each device has a sorted set of its own: `due` keys by deadline; subjects that `wait` by the time
--- from when on they may be rechecked; subjects that are `ready` by rank. The device's number is in every subject's name.
+-- from when on they may be rechecked; subjects that are `ready` by rank. In these a subject goes by its name without the device's
+-- number, so that a person's takes no more than 16 bytes. Says which set, and as what the subject is in it.
 local function lane(kind, name)
-    return base .. kind .. ':' .. string.match(name, '^%d+')
+    local number, whom = string.match(name, '^(%d+)/(.*)$')
+    return base .. kind .. ':' .. number, whom
+end
+
+-- The same of a key that is due; it is a variant and the subject.
+local function due_lane(name, variant)
+    local set, whom = lane('due', name)
+    return set, variant .. whom
+end
+
+-- The inverse: the name of whom a device has in one of its sets.
+local function in_lane(number, whom)
+    return number .. '/' .. whom
 end
 
 -- A number that an answer would round.
@@ -87,27 +100,32 @@ local function virtual_now(number)
     return number and redis.call('HGET', VIRTUAL, number) or '0'
 end
 
--- A subject is one string, because that takes the least room: a MessagePack array of revision, the watch's interval or false,
--- state, rank, outlook or false, and for each variant held its number, when it was last asked for or false, its record or false,
--- and what scripts need to know of that: when it dies, when it was looked at.
-local function load(name)
-    local packed = redis.call('GET', base .. 's:' .. name)
-    if not packed then
-        return nil
-    end
-    local read, fields = pcall(cmsgpack.unpack, packed)
-    if not read or type(fields) ~= 'table' or type(fields[1]) ~= 'number' then
-        -- Damaged: without a state, which the reader will notice, until it is written anew.
-        return { revision = 0, watch = false, state = '', rank = 0, outlook = false, held = {} }
-    end
+-- A subject is one string under its name, because that takes the least room: a MessagePack array of revision, the watch's interval
+-- or false, state, rank, outlook or false, and for each variant held its number, its record or false, and what scripts need to
+-- know: when it was looked at, and counted from then, because small numbers take less room, when it dies, and when it was last
+-- asked for or false.
+local function unpacked(packed)
+    local fields = cmsgpack.unpack(packed)
     local subject =
-        { revision = fields[1], watch = fields[2], state = fields[3], rank = fields[4], outlook = fields[5], held = {} }
+        { revision = 0 + fields[1], watch = fields[2], state = fields[3], rank = fields[4], outlook = fields[5], held = {} }
     for at = 6, #fields, 5 do
+        local checked_at, requested = fields[at + 2], fields[at + 4]
         subject.held[fields[at]] = {
-            requested = fields[at + 1], record = fields[at + 2], dead_at = fields[at + 3], checked_at = fields[at + 4],
+            record = fields[at + 1], checked_at = checked_at, dead_at = checked_at + fields[at + 3],
+            requested = requested and checked_at + requested,
         }
     end
     return subject
+end
+
+local function load(name)
+    local packed = redis.call('GET', base .. name)
+    if not packed then
+        return nil
+    end
+    local is_read, subject = pcall(unpacked, packed)
+    -- Damaged: without a state, which the reader will notice, until it is written anew.
+    return is_read and subject or { revision = 0, watch = false, state = '', rank = 0, outlook = false, held = {} }
 end
 
 local function save(name, subject)
@@ -115,14 +133,15 @@ local function save(name, subject)
     for variant = 0, 3 do
         local held = subject.held[variant]
         if held then
+            local checked_at = held.checked_at or 0
             fields[#fields + 1] = variant
-            fields[#fields + 1] = held.requested
             fields[#fields + 1] = held.record
-            fields[#fields + 1] = held.dead_at or 0
-            fields[#fields + 1] = held.checked_at or 0
+            fields[#fields + 1] = checked_at
+            fields[#fields + 1] = (held.dead_at or checked_at) - checked_at
+            fields[#fields + 1] = held.requested and held.requested - checked_at
         end
     end
-    redis.call('SET', base .. 's:' .. name, cmsgpack.pack(fields))
+    redis.call('SET', base .. name, cmsgpack.pack(fields))
 end
 
 local function count(what, by)
@@ -143,22 +162,47 @@ local function told(name, subject, variant)
 end
 
 local function due_of(name, variant)
-    return tonumber(redis.call('ZSCORE', lane('due', name), variant .. name) or nil)
+    return tonumber(redis.call('ZSCORE', due_lane(name, variant)) or nil)
+end
+
+-- Since when keys are idle stands in many sorted sets, because the server keeps small ones in a quarter of the room: up to 128 keys
+-- in each, and so two million in as many as there are. Says in which of them a subject's keys are.
+local function shard_of(name)
+    return tonumber(string.sub(redis.sha1hex(name), 1, 4), 16) % 16384
+end
+
+-- Since when a key is idle at the earliest, for each of these sets: those in which none can be need not be looked at.
+local function sound(shard)
+    local since = redis.call('ZRANGE', base .. 'idle:' .. shard, 0, 0, 'WITHSCORES')[2]
+    if since then
+        redis.call('ZADD', IDLE, since, shard)
+    else
+        redis.call('ZREM', IDLE, shard)
+    end
 end
 
 -- Since when nobody wants it: since somebody asked, or if nobody ever did, since it was due; who is watched is never idle.
 local function keep_idle(name, subject, variant, due)
     if not subject.watch then
-        redis.call('ZADD', IDLE, subject.held[variant].requested or due or '-inf', variant .. name)
+        local shard, since = shard_of(name), subject.held[variant].requested or due or '-inf'
+        redis.call('ZADD', base .. 'idle:' .. shard, since, variant .. name)
+        redis.call('ZADD', IDLE, 'LT', since, shard)
     end
+end
+
+local function end_idle(name, variant)
+    local shard = shard_of(name)
+    redis.call('ZREM', base .. 'idle:' .. shard, variant .. name)
+    sound(shard)
 end
 
 -- Sets or (without one) ends the due time of a variant that is held.
 local function schedule(name, subject, variant, due)
+    local deadlines, key = due_lane(name, variant)
     if due then
-        redis.call('ZADD', lane('due', name), due, variant .. name)
+        redis.call('ZADD', deadlines, due, key)
     else
-        redis.call('ZREM', lane('due', name), variant .. name)
+        redis.call('ZREM', deadlines, key)
     end
     if not subject.held[variant].requested then
         keep_idle(name, subject, variant, due)
@@ -172,30 +216,32 @@ local function due_by(name, subject, variant, due)
 end
 
 local function unschedule(name, variant)
-    redis.call('ZREM', lane('due', name), variant .. name)
-    redis.call('ZREM', IDLE, variant .. name)
+    redis.call('ZREM', due_lane(name, variant))
+    end_idle(name, variant)
 end
 
 -- Sets or (without one) ends the time from when on a subject may be rechecked.
 local function recheck_from(name, at)
-    redis.call('ZREM', lane('ready', name), name)
+    local ready, whom = lane('ready', name)
+    local wait = lane('wait', name)
+    redis.call('ZREM', ready, whom)
     if at then
-        redis.call('ZADD', lane('wait', name), at, name)
+        redis.call('ZADD', wait, at, whom)
     else
-        redis.call('ZREM', lane('wait', name), name)
-        if redis.call('ZCARD', lane('wait', name)) + redis.call('ZCARD', lane('ready', name)) == 0 then
+        redis.call('ZREM', wait, whom)
+        if redis.call('ZCARD', wait) + redis.call('ZCARD', ready) == 0 then
             redis.call('HDEL', VIRTUAL, string.match(name, '^%d+'))
         end
     end
 end
 
 local function is_rechecked(name)
-    return redis.call('ZSCORE', lane('wait', name), name) or redis.call('ZSCORE', lane('ready', name), name)
+    return redis.call('ZSCORE', lane('wait', name)) or redis.call('ZSCORE', lane('ready', name))
 end
 
 -- A subject of which nothing is held any more.
 local function drop(name)
-    redis.call('DEL', base .. 's:' .. name)
+    redis.call('DEL', base .. name)
     recheck_from(name, false)
     count('subjects', -1)
 end

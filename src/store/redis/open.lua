@@ -20,8 +20,8 @@ if kind ~= 'none' and (kind ~= 'hash' or redis.call('HEXISTS', META, 'format') =
     return { 'foreign' }
 end
 local format = tonumber(redis.call('HGET', META, 'format') or ARGV[1])
-if format > tonumber(ARGV[1]) then
-    return { 'newer', format }
+if format ~= tonumber(ARGV[1]) then
+    return { 'other', format }
 end
 local seen_event, seen_epoch, seen_last = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local begun = 0

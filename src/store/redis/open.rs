@@ -19,8 +19,9 @@ use super::{Seen, Shared};
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
-/// How keys and values are laid out; see `ARCHITECTURE.md`. A program that changes it raises the number.
-const FORMAT: u8 = 1;
+/// How keys and values are laid out; see `ARCHITECTURE.md`. A program that changes it raises the number, and reads or converts what
+/// was released with an older one. None was: 1 is refused.
+const FORMAT: u8 = 2;
 
 /// What the server must be.
 const OLDEST: &str = "7.0";
@@ -29,8 +30,8 @@ const OLDEST: &str = "7.0";
 enum Found {
     /// A store.
     Open(Seen, Begun),
-    /// What a newer program made, and in which format.
-    Newer(u64),
+    /// What another program made, and in which format.
+    Other(u64),
     /// A key of ours that is something else.
     Foreign,
 }
@@ -121,14 +122,14 @@ fn found(answer: Value) -> Result<Found, StoreError> {
             };
             Found::Open(seen, begun)
         }
-        "newer" => Found::Newer(answer.number()?),
+        "other" => Found::Other(answer.number()?),
         _ => Found::Foreign,
     })
 }
 
 fn refused(said: &str, meta: &str, found: &Found) -> String {
     match found {
-        Found::Newer(format) => format!(
+        Found::Other(format) => format!(
             "the store {said} has format {format}, and this program knows format {FORMAT}: start the program that made it, or \
              give this one a ?prefix= of its own"
         ),

@@ -9,7 +9,7 @@ for at = 2, #ARGV do
     if not key then
         break
     end
-    local subject = load(string.sub(key, 2))
+    local subject = load(in_lane(number, string.sub(key, 2)))
     local held = subject and subject.held[tonumber(string.sub(key, 1, 1))]
     deadlines[#deadlines + 1] = { tonumber(due), held and held.requested or false }
 end

@@ -6,7 +6,7 @@ if not number then
 end
 local due = redis.call('ZRANGEBYSCORE', base .. 'due:' .. number, '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[4])
 for at = 1, #due, 2 do
-    local variant, name = tonumber(string.sub(due[at], 1, 1)), string.sub(due[at], 2)
+    local variant, name = tonumber(string.sub(due[at], 1, 1)), in_lane(number, string.sub(due[at], 2))
     local subject = load(name)
     local held = subject and subject.held[variant]
     if held then

@@ -4,16 +4,16 @@ if not number then
     return taken
 end
 local WAIT, READY = base .. 'wait:' .. number, base .. 'ready:' .. number
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', WAIT, '-inf', ARGV[2], 'LIMIT', 0, ARGV[5])) do
-    local subject = load(name)
-    redis.call('ZREM', WAIT, name)
+for _, whom in ipairs(redis.call('ZRANGEBYSCORE', WAIT, '-inf', ARGV[2], 'LIMIT', 0, ARGV[5])) do
+    local subject = load(in_lane(number, whom))
+    redis.call('ZREM', WAIT, whom)
     if subject then
-        redis.call('ZADD', READY, subject.rank, name)
+        redis.call('ZADD', READY, subject.rank, whom)
     end
 end
 local ready = redis.call('ZRANGEBYSCORE', READY, '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
 for at = 1, #ready, 2 do
-    local name = ready[at]
+    local name = in_lane(number, ready[at])
     local subject = load(name)
     if subject then
         recheck_from(name, ARGV[3])
@@ -24,7 +24,7 @@ for at = 1, #ready, 2 do
         end
         taken[#taken + 1] = { device, jid, subject.watch, pictures }
     else
-        redis.call('ZREM', READY, name)
+        redis.call('ZREM', READY, ready[at])
     end
 end
 local greatest = tonumber(ready[#ready] or nil)

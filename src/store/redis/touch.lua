@@ -9,7 +9,8 @@ for at = 1, #ARGV, 6 do
         save(name, subject)
         keep_idle(name, subject, variant)
         if ARGV[at + 4] ~= '' then
-            redis.call('ZADD', lane('due', name), 'NX', ARGV[at + 4], variant .. name)
+            local deadlines, key = due_lane(name, variant)
+            redis.call('ZADD', deadlines, 'NX', ARGV[at + 4], key)
         end
         if not is_rechecked(name) then
             recheck_from(name, ARGV[at + 5])

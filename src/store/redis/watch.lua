@@ -12,12 +12,13 @@ if not subject then
     count('subjects', 1)
 end
 for variant in pairs(subject.held) do
-    redis.call('ZREM', IDLE, variant .. name)
+    end_idle(name, variant)
 end
 subject.watch = tonumber(ARGV[3])
 redis.call('ZADD', WATCHES, 0, ARGV[1] .. '\0' .. ARGV[2])
-if not redis.call('ZSCORE', lane('ready', name), name) then
-    redis.call('ZADD', lane('wait', name), 'LT', ARGV[4], name)
+if not redis.call('ZSCORE', lane('ready', name)) then
+    local wait, whom = lane('wait', name)
+    redis.call('ZADD', wait, 'LT', ARGV[4], whom)
 end
 save(name, subject)
 return 1

@@ -138,8 +138,12 @@ async fn a_hit_costs_one_round_trip_and_a_cold_lookup_two() {
         replica.look(BOB).await.unwrap();
     }
     let (before_a, before_b) = (all(a), all(b));
+    let heard = world.redis.listen();
     assert_eq!(a.look(ADA).await.unwrap().met, ASKED);
+    assert_eq!(heard.commands_with(ADA), 2);
+    let heard = world.redis.listen();
     assert_eq!(b.look(ADA).await.unwrap().met, Met::Store);
+    assert_eq!(heard.commands_with(ADA), 1);
     let more = |replica, before: [u64; 7]| {
         let mut more = all(replica);
         more.iter_mut().zip(before).for_each(|(now, before)| *now -= before);

@@ -48,8 +48,10 @@ async fn a_redis_that_cannot_be_used_ends_the_start_with_a_sentence() {
     let url = format!("redis://:s3cret@127.0.0.1:{port}");
     let mut raw = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
     let world = world.flag(&format!("--store={url}"));
-    redis::cmd("HSET").arg("{avatar-proxy}:meta").arg(&["format", "99"]).exec(&mut raw).unwrap();
-    assert!(said(&world).contains("has format 99"));
+    for format in ["99", "1"] {
+        redis::cmd("HSET").arg("{avatar-proxy}:meta").arg(&["format", format]).exec(&mut raw).unwrap();
+        assert!(said(&world).contains(&format!("has format {format}, and this program knows")));
+    }
     redis::cmd("SET").arg("{avatar-proxy}:meta").arg("diary").exec(&mut raw).unwrap();
     assert!(said(&world).contains("is another program's"));
     drop(server);

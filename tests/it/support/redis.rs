@@ -1,7 +1,8 @@
 //! Real Redis servers on free ports of their own, each with a folder of its own: killed, restarted, stopped and gone at the end.
 //! `REDIS_SERVER` names another program to run instead, such as Valkey's.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -25,6 +26,21 @@ impl Drop for Running {
         // One that is stopped ends too.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// What a server is sent.
+pub(crate) struct Heard<'a> {
+    server: &'a Redis,
+    lines: Lines<BufReader<TcpStream>>,
+}
+
+impl Heard<'_> {
+    /// How many commands had this in them, up to now. What a script does is not a command.
+    pub(crate) fn commands_with(self, text: &str) -> usize {
+        self.server.ask("ECHO that-is-all");
+        let lines = self.lines.map(Result::unwrap).take_while(|line| !line.contains("that-is-all"));
+        lines.filter(|line| line.contains(text) && !line.contains(" lua]")).count()
     }
 }
 
@@ -122,6 +138,15 @@ impl Redis {
     /// The same, for commands that answer with a text.
     pub(crate) fn text(&self, command: &str) -> String {
         redis::from_redis_value(self.ask(command)).unwrap()
+    }
+
+    /// Hears every command that it is sent from now on.
+    pub(crate) fn listen(&self) -> Heard<'_> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(b"MONITOR\r\n").unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "+OK");
+        Heard { server: self, lines }
     }
 
     /// Ends it as `kill -9` does.

@@ -7,6 +7,7 @@ use avatar_proxy::jid::{Jid, Key};
 use avatar_proxy::outcome::Token;
 use avatar_proxy::store::{Applied, StoreError, What, Write};
 
+use super::super::suite::touch;
 use super::super::{Opened, at, change, done, full, key_of, preview, write};
 use super::{Server, open};
 use crate::support::eventually::eventually;
@@ -120,6 +121,27 @@ async fn nothing_is_left_of_who_was_forgotten() {
 }
 
 #[tokio::test]
+async fn whoever_is_idle_is_found_among_many_who_are_not() {
+    let server = Server::start();
+    let store = open(&server.url()).await;
+    let name = |who: i64| format!("99900{who:07}");
+    let writes = (0..1500).map(|who| {
+        let asked = if who % 2 == 0 { 10 } else { 1000 };
+        let write = Write { requested_at: Some(at(asked)), ..write(&full(&name(who)), Token(0), 1, 2000) };
+        let store = store.clone();
+        async move { drop(store.apply(write).await.unwrap()) }
+    });
+    futures_util::future::join_all(writes).await;
+    for who in (0..1500).step_by(4) {
+        store.touch(touch(&full(&name(who)), 1000, 2000)).await.unwrap();
+    }
+    assert_eq!(store.forget_idle(at(500), 9999).await.unwrap().len(), 375);
+    assert_eq!(store.size(at(0)).await.unwrap().entries, 1125);
+    assert_eq!(store.forget_idle(at(1001), 9999).await.unwrap().len(), 1125);
+    assert_eq!(server.text("TYPE {avatar-proxy}:idle"), "none");
+}
+
+#[tokio::test]
 async fn stores_with_prefixes_of_their_own_share_a_server() {
     let server = Server::start();
     let (a, b) =
@@ -165,7 +187,7 @@ async fn a_damaged_record_counts_as_absent_and_is_written_anew() {
         done(&store, write(&full(who), Token(0), 1, due)).await;
     }
     let set = |value: &[u8]| {
-        redis::cmd("SET").arg("{avatar-proxy}:s:1/1").arg(value).exec(&mut server.raw()).unwrap();
+        redis::cmd("SET").arg("{avatar-proxy}:1/1").arg(value).exec(&mut server.raw()).unwrap();
     };
     for damage in [&b""[..], b"\xc1", b"no array", b"\x90", b"\x93\x01\xc2\xa0"] {
         set(damage);

@@ -47,12 +47,14 @@ async fn what_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_newer_program_made_is_left_alone() {
+async fn what_a_program_of_another_format_made_is_left_alone() {
     let server = Server::start();
     open(&server.url()).await.close().await;
-    server.ask("HSET {avatar-proxy}:meta format 9");
-    let said = refusal(&server.url()).await;
-    assert!(said.contains("has format 9, and this program knows format 1"), "{said}");
+    for format in [9, 1] {
+        server.ask(&format!("HSET {{avatar-proxy}}:meta format {format}"));
+        let said = refusal(&server.url()).await;
+        assert!(said.contains(&format!("has format {format}, and this program knows format 2")), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -138,7 +138,7 @@ fn record(
 async fn looked_up(store: &dyn Store, number: u64) -> Outcome<Write> {
     let Some(shared) = store.shared() else { return Ok(look(number, Token(1))) };
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
-    let question = Question { key: key(number), alive_at: now, checked: None, start: Some(LEASE) };
+    let question = Question { key: key(number), alive_at: now, checked: None, start: Some(LEASE), draft: None };
     match shared.ask(question).await? {
         Told::Started { claim, .. } => Ok(Write { flown: true, ..look(number, claim.start) }),
         told => Err(format!("a look should start: {told:?}").into()),

@@ -21,7 +21,7 @@ use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
 use crate::store::redis::Address;
-use crate::{avatars, budget, duration, events, gateway, http, outbound, refresh, telemetry};
+use crate::{avatars, budget, duration, events, gateway, http, migrate, outbound, refresh, telemetry};
 
 mod addresses;
 mod checks;
@@ -47,6 +47,8 @@ pub enum Command {
     Demo(Box<Demo>),
     /// The simulated gateway alone.
     Gateway(SimulatedGateway),
+    /// Move a store to another engine.
+    Migrate(Migration),
 }
 
 impl Command {
@@ -57,16 +59,18 @@ impl Command {
             Self::Serve(config) => &config.log,
             Self::Demo(demo) => &demo.0.log,
             Self::Gateway(gateway) => &gateway.log,
+            Self::Migrate(migration) => &migration.log,
         }
     }
 
-    /// Where it answers.
+    /// Where it answers, if it does.
     #[must_use]
-    pub fn listen(&self) -> SocketAddr {
+    pub fn listen(&self) -> Option<SocketAddr> {
         match self {
-            Self::Serve(config) => config.listen,
-            Self::Demo(demo) => demo.0.listen,
-            Self::Gateway(gateway) => gateway.listen,
+            Self::Serve(config) => Some(config.listen),
+            Self::Demo(demo) => Some(demo.0.listen),
+            Self::Gateway(gateway) => Some(gateway.listen),
+            Self::Migrate(_) => None,
         }
     }
 }
@@ -122,6 +126,15 @@ pub struct SimulatedGateway {
     pub log: telemetry::Config,
 }
 
+/// What moving a store needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Migration {
+    /// From where to where.
+    pub stores: migrate::Config,
+    /// The log's part.
+    pub log: telemetry::Config,
+}
+
 /// Where answers and changes are kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreLocation {
@@ -145,6 +158,7 @@ pub fn parse(
     let mut settings = Settings::gather(verb, arguments, variables);
     let command = match verb {
         Verb::Serve => proxy(&mut settings, verb).map(|config| Command::Serve(Box::new(config))),
+        Verb::Migrate => migration(&mut settings).map(Command::Migrate),
         Verb::Demo => match settings.value("--gateway-only", quantities::switch) {
             Ok(true) => simulated_gateway(&mut settings).map(Command::Gateway),
             _ => proxy(&mut settings, verb).map(|config| Command::Demo(Box::new(Demo(config)))),
@@ -167,11 +181,11 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let url = match verb {
         Verb::Serve => settings.value("--gateway-url", addresses::gateway_url),
         // The simulated gateway has an address only once it runs: `Demo::against`.
-        Verb::Demo => Ok(Uri::default()),
+        _ => Ok(Uri::default()),
     };
     let ca = match verb {
         Verb::Serve => settings.optional("--gateway-ca", addresses::file),
-        Verb::Demo => Ok(None),
+        _ => Ok(None),
     };
     let timeout = settings.value("--gateway-timeout", duration::parse);
     let budget = budget(settings);
@@ -184,7 +198,7 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let hooks = hooks(settings);
     let store = match verb {
         Verb::Serve => settings.value("--store", addresses::store),
-        Verb::Demo => Ok(StoreLocation::Temporary),
+        _ => Ok(StoreLocation::Temporary),
     };
     let log = log(settings);
 
@@ -236,6 +250,21 @@ fn simulated_gateway(settings: &mut Settings) -> Result<SimulatedGateway, Noted>
     Ok(SimulatedGateway { listen: listen?, log: log? })
 }
 
+fn migration(settings: &mut Settings) -> Result<Migration, Noted> {
+    let from = settings.value("--from", |text| match addresses::store(text)? {
+        StoreLocation::Sqlite(path) => Ok(path),
+        _ => Err("only a file can be moved from, as in sqlite:avatar-proxy.db; the way back is the file itself, which stays as \
+                  it was"
+            .to_owned()),
+    });
+    let to = settings.value("--to", |text| match addresses::store(text)? {
+        StoreLocation::Redis(address) => Ok(address),
+        _ => Err("only a Redis can be moved to, as in redis://HOST; a file is copied".to_owned()),
+    });
+    let log = log(settings);
+    Ok(Migration { stores: migrate::Config { from: from?, to: to? }, log: log? })
+}
+
 /// Who may ask us, and as whom we ask the gateway; each as far as it could be read.
 struct Access {
     auth: Result<Vec<Credential>, Noted>,
@@ -249,7 +278,7 @@ fn access(settings: &mut Settings, verb: Verb) -> Access {
         allow_anonymous: settings.value("--allow-anonymous", quantities::switch),
         gateway_auth: match verb {
             Verb::Serve => settings.optional("--gateway-auth", credentials::one),
-            Verb::Demo => Ok(None),
+            _ => Ok(None),
         },
     }
 }

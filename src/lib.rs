@@ -25,7 +25,7 @@
 //! | --- | --- |
 //! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit) |
 //! | edge | [`http`]: connections, routes, replies |
-//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
+//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks; [`migrate`]: moving a store to another engine |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`](mod@outbound): connections to addresses that others chose; they do not know each other |
 //! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`], [`trust`] |
@@ -58,6 +58,7 @@ pub mod go_json;
 pub mod http;
 pub mod jid;
 pub mod metrics;
+pub mod migrate;
 pub mod open_files;
 pub mod outbound;
 pub mod outcome;
@@ -77,6 +78,7 @@ use events::webhook::{self, Webhooks};
 use gateway::Gateway;
 use http::Edge;
 use metrics::Metrics;
+use migrate::Telling;
 use outbound::Outbound;
 use refresh::Refresh;
 use store::measured::Measured;
@@ -107,6 +109,9 @@ pub enum Error {
     /// The client for webhooks cannot be set up.
     #[error("{0}")]
     Outbound(#[from] outbound::SetupError),
+    /// A migration ended before its end.
+    #[error("{0}")]
+    Migrate(#[from] migrate::Error),
     /// The operating system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -137,6 +142,11 @@ pub async fn run(command: Command) -> Result<(), Error> {
             Ok(())
         }
         Command::Demo(demo) => run_demo(*demo, stop).await,
+        Command::Migrate(migration) => {
+            let summary = migrate::run(migration.stores, Clock::system(), &stop, Telling::as_suits_stderr()).await?;
+            say!("{summary}");
+            Ok(())
+        }
         Command::Gateway(simulated) => {
             let listener = listen(simulated.listen).await?;
             let address = listener.local_addr()?;

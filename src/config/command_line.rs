@@ -17,6 +17,7 @@ use super::flags::{Flag, Preset, SWITCH, flags};
 pub(super) enum Verb {
     Serve,
     Demo,
+    Migrate,
 }
 
 impl Verb {
@@ -24,6 +25,7 @@ impl Verb {
         match self {
             Self::Serve => "serve",
             Self::Demo => "demo",
+            Self::Migrate => "migrate",
         }
     }
 
@@ -31,6 +33,12 @@ impl Verb {
         match self {
             Self::Serve => flag.default,
             Self::Demo => flag.demo_default,
+            // It has few flags, and two that nothing else has.
+            Self::Migrate => match flag.name {
+                "--from" | "--to" => Preset::Required,
+                "--log-format" => flag.default,
+                _ => Preset::Elsewhere,
+            },
         }
     }
 }
@@ -67,6 +75,18 @@ Examples:
   avatar-proxy demo --gateway-only --listen 127.0.0.1:3000
   avatar-proxy serve --gateway-url http://127.0.0.1:3000";
 
+const MIGRATE_EXAMPLES: &str = "\
+The file is only read, and no proxy may use it meanwhile. The Redis must hold no
+store. It is none until everything has been read back and compared: no proxy
+starts on it before. Whatever ends a migration, the same command goes on with it.
+What was left out of the command line (a password) can be in a file that
+AVATAR_PROXY_TO_FILE names.
+
+Examples:
+  avatar-proxy migrate --from sqlite:avatar-proxy.db --to redis://10.0.0.9
+  avatar-proxy migrate --from sqlite:avatar-proxy.db \\
+    --to redis+sentinel://10.0.0.7,10.0.0.8,10.0.0.9/main";
+
 const FORMS: &str = "\
 Forms:
   DURATION  90s, 15m, 6h, 7d, 1h30m
@@ -90,8 +110,9 @@ pub(super) fn read(
     let matches = command().try_get_matches_from(arguments).map_err(without_values)?;
     let (verb, matches) = match matches.subcommand() {
         Some(("demo", matches)) => (Verb::Demo, matches),
+        Some(("migrate", matches)) => (Verb::Migrate, matches),
         Some((_, matches)) => (Verb::Serve, matches),
-        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve or demo")),
+        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo or migrate")),
     };
     let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag, matches)?))).collect();
     Ok((verb, given))
@@ -132,6 +153,12 @@ fn command() -> Command {
             subcommand(Verb::Demo)
                 .about("Try it without a WhatsApp account: in front of a simulated gateway; nothing is kept")
                 .after_help(format!("{FORMS}\n\n{DEMO_EXAMPLES}")),
+        )
+        .subcommand(
+            subcommand(Verb::Migrate)
+                .about("Move a store from a file to a Redis, which many replicas can share")
+                .override_usage("avatar-proxy migrate --from sqlite:<PATH> --to redis://<HOST>")
+                .after_help(MIGRATE_EXAMPLES),
         )
 }
 

@@ -12,7 +12,7 @@
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
 //! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `confirm` waits for the
-//! server's replicas; this file joins them.
+//! server's replicas, `migration` fills a store with what another engine holds; this file joins them.
 
 mod address;
 mod confirm;
@@ -20,6 +20,7 @@ mod endpoints;
 mod follow;
 mod link;
 mod log;
+pub mod migration;
 mod open;
 mod reply;
 mod rows;

@@ -21,6 +21,7 @@ mod logs;
 mod lookup;
 mod many;
 mod metrics;
+mod migrate;
 mod model;
 mod native;
 mod negative;

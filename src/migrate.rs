@@ -85,7 +85,7 @@ const AHEAD: usize = 2;
 /// # Errors
 /// Why it ended before its end.
 pub async fn run(config: Config, clock: Clock, stop: &CancellationToken, telling: Telling) -> Result<Summary, Error> {
-    let began = Instant::now();
+    let started = Instant::now();
     let Config { from, to } = config;
     let source = tokio::task::spawn_blocking(move || Source::open(&from)).await;
     let source = source.map_err(|error| OpenError(error.to_string()))??;
@@ -100,7 +100,7 @@ pub async fn run(config: Config, clock: Clock, stop: &CancellationToken, telling
     let (tally, passed_over, digest) = compare(&source, &target, &head, &progress, stop).await?;
     progress.end();
     target.finish().await.map_err(Error::Target)?;
-    Ok(Summary { tally, passed_over, head, digest, took: began.elapsed() })
+    Ok(Summary { tally, passed_over, head, digest, took: started.elapsed() })
 }
 
 /// Reads the file on a thread of its own, as far ahead as there is room, until nobody takes what it reads.

@@ -33,8 +33,10 @@ impl Telling {
         let shown = match self {
             Self::Bar => {
                 let bar = ProgressBar::new(total.max(done)).with_position(done).with_prefix(word);
+                // What an earlier run has done says nothing about the pace of this one.
+                bar.reset_eta();
                 let style =
-                    ProgressStyle::with_template("{prefix:>9} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+                    ProgressStyle::with_template("{prefix:>9} {wide_bar} {human_pos} of {human_len}, {eta} left");
                 Shown::Bar(bar.with_style(style.expect("the template is well formed")))
             }
             Self::Lines => Shown::Lines(Mutex::new(Instant::now())),

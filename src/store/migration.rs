@@ -381,7 +381,9 @@ mod tests {
 
     fn digest(items: &[Item]) -> String {
         let mut digest = Digest::default();
-        items.iter().for_each(|item| digest.item(item));
+        for item in items {
+            digest.item(item);
+        }
         digest.text()
     }
 

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use avatar_proxy::outcome::Token;
 use avatar_proxy::store::sqlite::Sqlite;
 use avatar_proxy::store::{Log as _, Store as _};
 use rusqlite::Connection;
@@ -23,10 +24,7 @@ impl File {
     async fn with_people(people: i64) -> Self {
         let file = Self { folder: tempfile::tempdir().unwrap() };
         let store = Sqlite::open(&file.path()).unwrap();
-        let first = avatar_proxy::store::Write {
-            change: Some(change("e0", 1)),
-            ..write(&full("1"), Default::default(), 1, 60)
-        };
+        let first = avatar_proxy::store::Write { change: Some(change("e0", 1)), ..write(&full("1"), Token(0), 1, 60) };
         store.apply(first).await.unwrap();
         store.close().await;
         file.raw()

@@ -69,7 +69,7 @@ impl Target {
             sum: script!(" flags=no-writes", "sum.lua"),
             finish: script!("", "finish.lua"),
         };
-        let begin = Script::new(concat!("#!lua\n", include_str!("migration/begin.lua")));
+        let script = Script::new(concat!("#!lua\n", include_str!("migration/begin.lua")));
         let arguments = Arguments::default()
             .with(open::FORMAT)
             .with(target.mark())
@@ -79,10 +79,11 @@ impl Target {
             .number(head.trimmed)
             .number(head.last)
             .or_empty(head.lessons.as_deref());
-        let sent = target.shared.send(&begin, &arguments).await;
+        let sent = target.shared.send(&script, &arguments).await;
         let answer = sent.map_err(|error| open::explain(&target.shared.link.address, &error))?;
-        let begun = target.begun(answer).map_err(|error| OpenError(target.refused(&error.to_string())))?;
-        begun.map(|begun| (target, begun)).map_err(OpenError)
+        let found =
+            target.begun(answer).map_err(|error| OpenError(target.refused(&format!("cannot be used: {error}"))))?;
+        found.map(|begun| (target, begun)).map_err(OpenError)
     }
 
     /// What stands in the place of the epoch until the end.
@@ -229,7 +230,7 @@ fn written(arguments: Arguments, item: &Item) -> Arguments {
             })
         }
         Item::Lane { virtual_now, .. } => named.with(*virtual_now),
-        Item::Logged { fields, .. } => fields.iter().fold(named, |arguments, field| arguments.with(field)),
+        Item::Logged { fields, .. } => fields.iter().fold(named, Arguments::with),
         Item::Endpoint { record, standing, .. } => named.with(&record[..]).with(&standing[..]),
         Item::Delivery(delivery) => {
             let (device, jid) = delivery.subject.clone().unwrap_or_default();

@@ -46,7 +46,7 @@ const DELIVERIES: &str =
 pub(super) const STATEMENTS: [&str; 8] = [HEAD, DEVICES, SUBJECTS, ENTRIES, LANES, LOG, ENDPOINTS, DELIVERIES];
 
 /// Rows in a page at most.
-const PAGE: usize = 200;
+const PAGE: i64 = 200;
 
 /// A file that is read from one end to the other. While it is, nobody else may use it.
 pub struct Source {
@@ -123,15 +123,15 @@ impl Source {
         let Some(part) = from.part else { return Ok(None) };
         let mut reading = Reading { from, part, read: 0, last: None, items: vec![], passed_over: 0 };
         match part {
-            Part::Devices => self.each(DEVICES, params![from.after, PAGE as i64], &mut reading, device)?,
+            Part::Devices => self.each(DEVICES, params![from.after, PAGE], &mut reading, device)?,
             Part::Subjects => self.subjects(&mut reading)?,
-            Part::Lanes => self.each(LANES, params![number(from)?, PAGE as i64], &mut reading, lane)?,
-            Part::Log => self.each(LOG, params![number(from)?, PAGE as i64], &mut reading, logged)?,
-            Part::Endpoints => self.each(ENDPOINTS, params![from.after, PAGE as i64], &mut reading, endpoint)?,
+            Part::Lanes => self.each(LANES, params![number(from)?, PAGE], &mut reading, lane)?,
+            Part::Log => self.each(LOG, params![number(from)?, PAGE], &mut reading, logged)?,
+            Part::Endpoints => self.each(ENDPOINTS, params![from.after, PAGE], &mut reading, endpoint)?,
             Part::Deliveries => {
                 let (sequence, endpoint) = from.after.split_once(' ').unwrap_or(("0", ""));
                 let sequence: i64 = sequence.parse().map_err(|_| unreadable())?;
-                let bounds = params![endpoint, sequence, PAGE as i64];
+                let bounds = params![endpoint, sequence, PAGE];
                 self.each(DELIVERIES, bounds, &mut reading, delivery)?;
             }
         }
@@ -156,7 +156,7 @@ impl Source {
     /// The people of a page, and then what is held of each.
     fn subjects(&self, reading: &mut Reading<'_>) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(SUBJECTS)?;
-        let mut rows = statement.query(params![number(reading.from)?, PAGE as i64])?;
+        let mut rows = statement.query(params![number(reading.from)?, PAGE])?;
         let mut people: Vec<(i64, Option<Subject>)> = vec![];
         while let Some(row) = rows.next()? {
             people.push((row.get(0)?, subject(row)?));
@@ -185,7 +185,7 @@ impl Source {
 struct Reading<'a> {
     from: &'a Place,
     part: Part,
-    read: usize,
+    read: i64,
     last: Option<String>,
     items: Vec<Item>,
     passed_over: u64,
@@ -308,7 +308,7 @@ fn logged(row: &Row<'_>) -> Result<(String, Option<Item>), StoreError> {
     for (column, field) in (1..).zip(&mut fields) {
         match column {
             2 | 9 | 10 => {
-                *field = row.get::<_, Option<i64>>(column)?.map(|at| instant(at).to_string()).unwrap_or_default()
+                *field = row.get::<_, Option<i64>>(column)?.map(|at| instant(at).to_string()).unwrap_or_default();
             }
             _ => match text(row, column)? {
                 Some(text) => *field = text,

@@ -347,7 +347,9 @@ async fn a_replica_that_still_runs_leaves_what_is_being_filled_alone() {
         stores.push(redis::open(&format!("redis://127.0.0.1:{}", relay.port())).await);
     }
     begin(&file, &server, 3).await;
-    relays.iter().for_each(|relay| relay.lead_to(server.port()));
+    for relay in &relays {
+        relay.lead_to(server.port());
+    }
 
     let before = server.ask("HGETALL {avatar-proxy}:meta");
     for store in &stores {

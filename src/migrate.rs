@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -94,54 +95,69 @@ pub async fn run(config: Config, clock: Clock, stop: &CancellationToken, telling
     let source = Arc::new(Mutex::new(source));
 
     let progress = telling.pass("copied", rows, begun.rows);
-    copy(&source, &target, begun.at, &progress, stop).await?;
+    let mut reader = Reader::start(&source, begun.at);
+    let copied = copy(&mut reader, &target, &progress, stop).await;
+    reader.end().await;
+    copied?;
     progress.end();
     let progress = telling.pass("compared", rows, 0);
-    let (tally, passed_over, digest) = compare(&source, &target, &head, &progress, stop).await?;
+    let mut reader = Reader::start(&source, Place::START);
+    let compared = compare(&mut reader, &target, &head, &progress, stop).await;
+    reader.end().await;
+    let (tally, passed_over, digest) = compared?;
     progress.end();
     target.finish().await.map_err(Error::Target)?;
     Ok(Summary { tally, passed_over, head, digest, took: started.elapsed() })
 }
 
 /// Reads the file on a thread of its own, as far ahead as there is room, until nobody takes what it reads.
-fn pages(source: &Arc<Mutex<Source>>, from: Place) -> mpsc::Receiver<Result<Page, StoreError>> {
-    let (sender, pages) = mpsc::channel(AHEAD);
-    let source = source.clone();
-    tokio::task::spawn_blocking(move || {
-        let source = source.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut at = from;
-        while let Some(page) = source.page(&at).transpose() {
-            let next = page.as_ref().map(|page| page.next.clone()).ok();
-            if sender.blocking_send(page).is_err() {
-                return;
-            }
-            // Where one cannot be read there is no next one.
-            let Some(next) = next else { return };
-            at = next;
-        }
-    });
-    pages
+struct Reader {
+    pages: mpsc::Receiver<Result<Page, StoreError>>,
+    thread: JoinHandle<()>,
 }
 
-async fn next(
-    pages: &mut mpsc::Receiver<Result<Page, StoreError>>,
-    stop: &CancellationToken,
-) -> Result<Option<Page>, Error> {
-    if stop.is_cancelled() {
-        return Err(Error::Stopped);
+impl Reader {
+    fn start(source: &Arc<Mutex<Source>>, from: Place) -> Self {
+        let (sender, pages) = mpsc::channel(AHEAD);
+        let source = source.clone();
+        let thread = tokio::task::spawn_blocking(move || {
+            let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut at = from;
+            while let Some(page) = source.page(&at).transpose() {
+                let next = page.as_ref().map(|page| page.next.clone()).ok();
+                if sender.blocking_send(page).is_err() {
+                    return;
+                }
+                // Where one cannot be read there is no next one.
+                let Some(next) = next else { return };
+                at = next;
+            }
+        });
+        Self { pages, thread }
     }
-    pages.recv().await.transpose().map_err(Error::Source)
+
+    async fn next(&mut self, stop: &CancellationToken) -> Result<Option<Page>, Error> {
+        if stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        self.pages.recv().await.transpose().map_err(Error::Source)
+    }
+
+    /// Has the thread let go of the file.
+    async fn end(self) {
+        drop(self.pages);
+        // One that panicked has ended as well; the place that it has not come to is missed at the end.
+        drop(self.thread.await);
+    }
 }
 
 async fn copy(
-    source: &Arc<Mutex<Source>>,
+    reader: &mut Reader,
     target: &Target,
-    from: Place,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut pages = pages(source, from);
-    while let Some(page) = next(&mut pages, stop).await? {
+    while let Some(page) = reader.next(stop).await? {
         target.put(&page).await.map_err(Error::Target)?;
         progress.advance(page.items.len());
     }
@@ -150,7 +166,7 @@ async fn copy(
 
 /// Reads both sides again. Returns how much there is, how much stays behind, and the digest.
 async fn compare(
-    source: &Arc<Mutex<Source>>,
+    reader: &mut Reader,
     target: &Target,
     head: &Head,
     progress: &Progress,
@@ -161,8 +177,7 @@ async fn compare(
     ours.head(head);
     theirs.head(&their_head);
     let (mut tally, mut passed_over) = (Tally::default(), 0);
-    let mut pages = pages(source, Place::START);
-    while let Some(page) = next(&mut pages, stop).await? {
+    while let Some(page) = reader.next(stop).await? {
         passed_over += page.passed_over;
         let Some(part) = page.from.part else { continue };
         let told = target.tell(part, &page.items).await.map_err(Error::Target)?;

@@ -11,9 +11,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::store::{change, full, write};
+use crate::support::authority::Authority;
 use crate::support::redis::Redis as Server;
 
-const PEOPLE: i64 = 12_000;
+const PEOPLE: i64 = 24_000;
 
 /// A file with many people, all of whom hold what one does.
 struct File {
@@ -217,6 +218,41 @@ async fn it_finds_its_way_into_a_cluster() {
     }
     let moved = file.migrate(&format!("redis+cluster://127.0.0.1:{}", server.port()));
     assert_eq!(said(&moved, "people"), "500");
+}
+
+#[tokio::test]
+async fn it_finds_the_primary_that_sentinels_know() {
+    let file = File::with_people(500).await;
+    let primary = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let watched = format!("sentinel monitor main 127.0.0.1 {} 1\n", primary.port());
+    std::fs::write(folder.path().join("redis.conf"), watched).unwrap();
+    let sentinel = Server::in_folder(folder, &["--sentinel"]);
+    let moved = file.migrate(&format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port()));
+    assert_eq!(said(&moved, "people"), "500");
+    assert_eq!(primary.text("HGET {avatar-proxy}:meta subjects"), "500");
+}
+
+#[tokio::test]
+async fn it_checks_the_certificate_of_a_server_with_tls() {
+    let file = File::with_people(500).await;
+    let (authority, folder) = (Authority::new("Somebody"), tempfile::tempdir().unwrap());
+    let ours = authority.signs(&["127.0.0.1"]);
+    let written = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let trusted = written("ca.pem", &authority.pem());
+    let server = Server::with(&[
+        &format!("--tls-cert-file {}", written("server.pem", &ours.certificate_pem)),
+        &format!("--tls-key-file {}", written("server.key", &ours.key_pem)),
+        &format!("--tls-ca-cert-file {trusted}"),
+        "--tls-auth-clients no",
+    ]);
+    let url = server.url().replace("redis://", "rediss://");
+    assert!(file.refusal(&url).contains("certificate"));
+    assert_eq!(said(&file.migrate(&format!("{url}?ca={trusted}")), "people"), "500");
 }
 
 #[test]

@@ -52,7 +52,7 @@ const PAGE: i64 = 200;
 pub struct Source {
     connection: Connection,
     /// Keeps every other process out.
-    _lock: File,
+    lock: File,
     head: Head,
     /// The highest token that was saved.
     tokens: u64,
@@ -83,7 +83,7 @@ impl Source {
         let named = named.map_err(|_| unreadable(StoreError::Unavailable("its log has no name".into())))?;
         Ok(Self {
             connection,
-            _lock: lock,
+            lock,
             head: Head { epoch: named, trimmed, last, lessons },
             tokens,
             state: format!("{epoch} {trimmed} {last} {tokens} {subjects} {entries} {watches} {logged}"),
@@ -178,6 +178,13 @@ impl Source {
             reading.take((id.to_string(), subject.map(|subject| Item::Subject(Box::new(subject)))));
         }
         Ok(())
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // Unlocked, not only closed: a process that is just being started holds a copy of the descriptor for a moment.
+        let _ = self.lock.unlock();
     }
 }
 

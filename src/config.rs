@@ -21,7 +21,7 @@ use crate::gateway::Credential;
 use crate::jid::Device;
 use crate::outcome::Rules;
 use crate::store::redis::Address;
-use crate::{avatars, budget, duration, events, gateway, health, http, outbound, refresh, telemetry};
+use crate::{avatars, budget, duration, events, gateway, health, http, migrate, outbound, refresh, telemetry};
 
 mod addresses;
 mod checks;
@@ -49,6 +49,8 @@ pub enum Command {
     Gateway(SimulatedGateway),
     /// Ask a proxy that runs on this machine whether it lives.
     Health(Health),
+    /// Move a store to another engine.
+    Migrate(Migration),
 }
 
 impl Command {
@@ -60,17 +62,19 @@ impl Command {
             Self::Demo(demo) => &demo.0.log,
             Self::Gateway(gateway) => &gateway.log,
             Self::Health(health) => &health.log,
+            Self::Migrate(migration) => &migration.log,
         }
     }
 
-    /// Where it answers, or what is asked does.
+    /// Where it answers, or what is asked does; nothing answers while a store is moved.
     #[must_use]
-    pub fn listen(&self) -> SocketAddr {
+    pub fn listen(&self) -> Option<SocketAddr> {
         match self {
-            Self::Serve(config) => config.listen,
-            Self::Demo(demo) => demo.0.listen,
-            Self::Gateway(gateway) => gateway.listen,
-            Self::Health(health) => health.config.address,
+            Self::Serve(config) => Some(config.listen),
+            Self::Demo(demo) => Some(demo.0.listen),
+            Self::Gateway(gateway) => Some(gateway.listen),
+            Self::Health(health) => Some(health.config.address),
+            Self::Migrate(_) => None,
         }
     }
 }
@@ -135,6 +139,15 @@ pub struct Health {
     pub log: telemetry::Config,
 }
 
+/// What moving a store needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Migration {
+    /// From where to where.
+    pub stores: migrate::Config,
+    /// The log's part.
+    pub log: telemetry::Config,
+}
+
 /// Where answers and changes are kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreLocation {
@@ -158,6 +171,7 @@ pub fn parse(
     let mut settings = Settings::gather(verb, arguments, variables);
     let command = match verb {
         Verb::Serve => proxy(&mut settings, verb).map(|config| Command::Serve(Box::new(config))),
+        Verb::Migrate => migration(&mut settings).map(Command::Migrate),
         Verb::Demo => match settings.value("--gateway-only", quantities::switch) {
             Ok(true) => simulated_gateway(&mut settings).map(Command::Gateway),
             _ => proxy(&mut settings, verb).map(|config| Command::Demo(Box::new(Demo(config)))),
@@ -266,6 +280,21 @@ fn health(settings: &mut Settings) -> Result<Health, Noted> {
         );
     }
     Ok(Health { config: health::Config { address, tls }, log: log? })
+}
+
+fn migration(settings: &mut Settings) -> Result<Migration, Noted> {
+    let from = settings.value("--from", |text| match addresses::store(text)? {
+        StoreLocation::Sqlite(path) => Ok(path),
+        _ => Err("only a file can be moved from, as in sqlite:avatar-proxy.db; the way back is the file itself, which stays as \
+                  it was"
+            .to_owned()),
+    });
+    let to = settings.value("--to", |text| match addresses::store(text)? {
+        StoreLocation::Redis(address) => Ok(address),
+        _ => Err("only a Redis can be moved to, as in redis://HOST; a file is copied".to_owned()),
+    });
+    let log = log(settings);
+    Ok(Migration { stores: migrate::Config { from: from?, to: to? }, log: log? })
 }
 
 /// Who may ask us, and as whom we ask the gateway; each as far as it could be read.

@@ -25,7 +25,7 @@
 //! | --- | --- |
 //! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit), `health` (asks whether it lives) |
 //! | edge | [`http`]: connections, routes, replies |
-//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks |
+//! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks; [`migrate`]: moving a store to another engine |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`](mod@outbound): connections to addresses that others chose; they do not know each other |
 //! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`], [`trust`] |
@@ -59,6 +59,7 @@ pub mod health;
 pub mod http;
 pub mod jid;
 pub mod metrics;
+pub mod migrate;
 pub mod open_files;
 pub mod outbound;
 pub mod outcome;
@@ -78,6 +79,7 @@ use events::webhook::{self, Webhooks};
 use gateway::Gateway;
 use http::Edge;
 use metrics::Metrics;
+use migrate::Telling;
 use outbound::Outbound;
 use refresh::Refresh;
 use store::measured::Measured;
@@ -111,6 +113,9 @@ pub enum Error {
     /// The proxy that was asked about does not live.
     #[error("{0}")]
     Unhealthy(#[from] health::Unhealthy),
+    /// A migration ended before its end.
+    #[error("{0}")]
+    Migrate(#[from] migrate::Error),
     /// The operating system refused something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -142,6 +147,11 @@ pub async fn run(command: Command) -> Result<(), Error> {
         }
         Command::Demo(demo) => run_demo(*demo, stop).await,
         Command::Health(health) => Ok(health::ask(&health.config).await?),
+        Command::Migrate(migration) => {
+            let summary = migrate::run(migration.stores, Clock::system(), &stop, Telling::as_suits_stderr()).await?;
+            say!("{summary}");
+            Ok(())
+        }
         Command::Gateway(simulated) => {
             let listener = listen(simulated.listen).await?;
             let address = listener.local_addr()?;

@@ -22,6 +22,7 @@ mod endpoints;
 mod lease;
 mod log;
 pub mod measured;
+pub mod migration;
 pub mod none;
 mod purse;
 pub mod redis;

@@ -20,7 +20,7 @@ pub(super) fn protection(settings: &mut Settings, verb: Verb, listen: Result<Soc
     {
         let harm = match verb {
             Verb::Serve => "could read avatars through your account",
-            Verb::Demo | Verb::Health => "could use this proxy",
+            Verb::Demo | Verb::Health | Verb::Migrate => "could use this proxy",
         };
         settings.object(
             "--listen",

@@ -18,6 +18,7 @@ pub(super) enum Verb {
     Serve,
     Demo,
     Health,
+    Migrate,
 }
 
 impl Verb {
@@ -26,6 +27,7 @@ impl Verb {
             Self::Serve => "serve",
             Self::Demo => "demo",
             Self::Health => "health",
+            Self::Migrate => "migrate",
         }
     }
 
@@ -36,6 +38,12 @@ impl Verb {
             // What a proxy was told, and says where it answers.
             Self::Health => match flag.name {
                 "--listen" | "--metrics-listen" | "--tls-cert" | "--log-format" => flag.default,
+                _ => Preset::Elsewhere,
+            },
+            // It has few flags, and two that nothing else has.
+            Self::Migrate => match flag.name {
+                "--from" | "--to" => Preset::Required,
+                "--log-format" => flag.default,
                 _ => Preset::Elsewhere,
             },
         }
@@ -84,6 +92,18 @@ Examples:
   avatar-proxy health
   avatar-proxy health --listen 127.0.0.1:9090";
 
+const MIGRATE_EXAMPLES: &str = "\
+The file is only read, and no proxy may use it meanwhile. The Redis must hold no
+store. It is none until everything has been read back and compared: no proxy
+starts on it before. Whatever ends a migration, the same command goes on with it.
+What was left out of the command line (a password) can be in a file that
+AVATAR_PROXY_TO_FILE names.
+
+Examples:
+  avatar-proxy migrate --from sqlite:avatar-proxy.db --to redis://10.0.0.9
+  avatar-proxy migrate --from sqlite:avatar-proxy.db \\
+    --to redis+sentinel://10.0.0.7,10.0.0.8,10.0.0.9/main";
+
 const FORMS: &str = "\
 Forms:
   DURATION  90s, 15m, 6h, 7d, 1h30m
@@ -108,8 +128,9 @@ pub(super) fn read(
     let (verb, matches) = match matches.subcommand() {
         Some(("demo", matches)) => (Verb::Demo, matches),
         Some(("health", matches)) => (Verb::Health, matches),
+        Some(("migrate", matches)) => (Verb::Migrate, matches),
         Some((_, matches)) => (Verb::Serve, matches),
-        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo or health")),
+        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo, health or migrate")),
     };
     let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag, matches)?))).collect();
     Ok((verb, given))
@@ -155,6 +176,12 @@ fn command() -> Command {
             subcommand(Verb::Health)
                 .about("Ask a proxy that runs on this machine whether it lives: for container engines and scripts")
                 .after_help(HEALTH_EXAMPLES),
+        )
+        .subcommand(
+            subcommand(Verb::Migrate)
+                .about("Move a store from a file to a Redis, which many replicas can share")
+                .override_usage("avatar-proxy migrate --from sqlite:<PATH> --to redis://<HOST>")
+                .after_help(MIGRATE_EXAMPLES),
         )
 }
 

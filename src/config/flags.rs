@@ -105,7 +105,7 @@ impl Flag {
         matches!(
             self.name,
             "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret" | "--gateway-webhook-secret"
-        ) || self.name == "--store" && value.starts_with("redis")
+        ) || matches!(self.name, "--store" | "--from" | "--to") && value.starts_with("redis")
     }
 
     /// Whether it may be given more than once, which is the same as once with commas in between.
@@ -423,6 +423,22 @@ const FLAGS: &[Flag] = &[
         help: "Where answers and changes are kept: a SQLite file, made if there is none, in a directory that exists; or, shared by \
                many replicas, a Redis (7.0 or newer, or Valkey): redis://, rediss:// (TLS), redis+sentinel://HOST,HOST/SERVICE \
                or redis+cluster://HOST,HOST",
+    },
+    Flag {
+        name: "--from",
+        form: "sqlite:PATH",
+        default: Elsewhere,
+        demo_default: Elsewhere,
+        heading: Store,
+        help: "For `migrate` alone: the file that is moved; it is only read, and no proxy may use it meanwhile",
+    },
+    Flag {
+        name: "--to",
+        form: "redis://HOST",
+        default: Elsewhere,
+        demo_default: Elsewhere,
+        heading: Store,
+        help: "For `migrate` alone: the Redis that it is moved to, written as for --store; it must hold no store",
     },
     Flag {
         name: "--memory-limit",

@@ -12,8 +12,8 @@
 //!
 //! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
 //! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `purse` from
-//! spending twice, `confirm` waits for the
-//! server's replicas; this file joins them.
+//! spending twice, `confirm` waits for the server's replicas, `migration` fills a store with what another engine holds; this file
+//! joins them.
 
 mod address;
 mod confirm;
@@ -21,6 +21,7 @@ mod endpoints;
 mod follow;
 mod link;
 mod log;
+pub mod migration;
 mod open;
 mod purse;
 mod reply;

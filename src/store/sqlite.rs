@@ -8,11 +8,12 @@
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
 //! `open` looks at the file, `threads` runs the group commit, `rows`, `schedule`, `log`, `watches`, `endpoints` and `forget` hold
-//! the statements; this file joins them.
+//! the statements; `migration` reads all of it for another engine; this file joins them.
 
 mod endpoints;
 mod forget;
 mod log;
+pub mod migration;
 mod open;
 mod rows;
 mod schedule;

@@ -154,7 +154,8 @@ fn the_program_understands_what_it_is_told() {
             Err(Stop::Mistakes(mistakes)) => panic!("{}: {mistakes}", service.name),
             Err(Stop::CommandLine(error)) => panic!("{}: {error}", service.name),
         };
-        assert_eq!(Some(&command.listen().port()), service.ports().first(), "{}", service.name);
+        let port = command.listen().map(|address| address.port());
+        assert_eq!(port.as_ref(), service.ports().first(), "{}", service.name);
         match command {
             Command::Serve(config) => assert!(matches!(config.store, config::StoreLocation::Redis(_))),
             Command::Gateway(_) => assert_eq!(service.name, "demo-gateway"),

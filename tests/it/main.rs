@@ -25,6 +25,7 @@ mod logs;
 mod lookup;
 mod many;
 mod metrics;
+mod migrate;
 mod model;
 mod native;
 mod negative;

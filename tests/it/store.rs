@@ -2,6 +2,7 @@
 
 mod changes;
 mod endpoints;
+mod migration;
 mod model;
 mod queues;
 mod redis;

@@ -14,7 +14,8 @@ local LEASES = base .. 'leases'
 -- The last three arguments of every script, the log as the caller has seen it: the last event id, the epoch, the last sequence.
 local seen_last, seen_epoch, seen_event = tonumber(table.remove(ARGV)), table.remove(ARGV), table.remove(ARGV)
 local found = redis.call('HMGET', META, 'epoch', 'last')
-if not found[1] then
+-- What is being filled from another engine has no epoch yet, and is a store for whoever fills it.
+if not found[1] and redis.call('HGET', META, 'migration') ~= seen_epoch then
     return redis.error_reply('EMPTIED nothing is left of the store')
 elseif found[1] == seen_epoch and tonumber(found[2]) < seen_last then
     return redis.error_reply('LOST the server has lost what was written last')
@@ -319,4 +320,20 @@ local function wait_again(endpoint, sequence)
     redis.call('ZREM', base .. 'dead:' .. endpoint, sequence)
     redis.call('ZREM', DEAD_AGES, sequence .. ' ' .. endpoint)
     redis.call('ZADD', base .. 'waiting:' .. endpoint, sequence, sequence)
+end
+
+-- Keeps a delivery, among those that are dead or that are to be made.
+local function keep_delivery(endpoint, sequence, delivery, is_dead)
+    local name, noticed_at = delivery[2], delivery[7]
+    if name then
+        redis.call('SADD', base .. 'o:' .. name, sequence .. ' ' .. endpoint)
+    end
+    redis.call('HSET', base .. 'd:' .. endpoint, sequence, cmsgpack.pack(delivery))
+    if is_dead then
+        redis.call('ZADD', base .. 'dead:' .. endpoint, sequence, sequence)
+        redis.call('ZADD', DEAD_AGES, noticed_at, sequence .. ' ' .. endpoint)
+        redis.call('ZREM', base .. 'waiting:' .. endpoint, sequence)
+    else
+        wait_again(endpoint, sequence)
+    end
 end

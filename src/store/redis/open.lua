@@ -23,6 +23,9 @@ local format = tonumber(redis.call('HGET', META, 'format') or ARGV[1])
 if format ~= tonumber(ARGV[1]) then
     return { 'other', format }
 end
+if redis.call('HEXISTS', META, 'migration') == 1 then
+    return { 'unfinished' }
+end
 local seen_event, seen_epoch, seen_last = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local begun = 0
 if kind == 'none' then

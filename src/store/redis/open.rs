@@ -21,7 +21,7 @@ use crate::store::{OpenError, StoreError};
 
 /// How keys and values are laid out; see `ARCHITECTURE.md`. A program that changes it raises the number, and reads or converts what
 /// was released with an older one. None was: 1 is refused.
-const FORMAT: u8 = 2;
+pub(super) const FORMAT: u8 = 2;
 
 /// What the server must be.
 const OLDEST: &str = "7.0";
@@ -34,6 +34,8 @@ enum Found {
     Other(u64),
     /// A key of ours that is something else.
     Foreign,
+    /// What a migration has not finished.
+    Unfinished,
 }
 
 /// Whether a log was begun now.
@@ -47,6 +49,20 @@ enum Begun {
 
 pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenError> {
     let said = address.to_string();
+    let shared = connect(address, clock).await?;
+    match shared.find_or_make().await.map_err(|error| explain(&shared.link.address, &error))? {
+        Ok(Found::Open(seen, _)) => {
+            shared.sees(seen);
+            Ok(shared)
+        }
+        Ok(found) => Err(OpenError(refused(&said, &shared.meta, &found))),
+        Err(error) => Err(OpenError(format!("the store {said} cannot be used: {error}"))),
+    }
+}
+
+/// Connects to a server that is new enough, and writes nothing.
+pub(super) async fn connect(address: Address, clock: Clock) -> Result<Shared, OpenError> {
+    let said = address.to_string();
     let meta = address.meta();
     let link = Link::new(address).map_err(|error| {
         OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
@@ -58,22 +74,13 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;
-    match shared.find_or_make().await.map_err(failed)? {
-        Ok(Found::Open(seen, _)) => {
-            shared.sees(seen);
-            Ok(shared)
-        }
-        Ok(found) => Err(OpenError(refused(&said, &shared.meta, &found))),
-        Err(error) => Err(OpenError(format!("the store {said} cannot be used: {error}"))),
-    }
+    Ok(shared)
 }
 
 impl Shared {
     async fn find_or_make(&self) -> Result<Result<Found, StoreError>, RedisError> {
         let token = self.tokens.load(Ordering::Relaxed);
-        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or_default();
-        // Nobody hands out a million a second, so that the clock is ahead of every token.
-        let tokens = now.saturating_mul(1000).max(token + 1);
+        let tokens = first_token(&self.clock).max(token + 1);
         let epoch = format!("{:016x}", fastrand::u64(..));
         let arguments = self.with_seen(&Arguments::default().with(FORMAT).with(epoch).number(tokens));
         self.send(&self.scripts.open, &arguments).await.map(found)
@@ -110,6 +117,11 @@ impl Shared {
     }
 }
 
+/// Where the tokens of a new store begin. Nobody hands out a million a second, so that the clock is ahead of every token.
+pub(super) fn first_token(clock: &Clock) -> u64 {
+    u64::try_from(clock.now().as_millis()).unwrap_or_default().saturating_mul(1000)
+}
+
 fn found(answer: Value) -> Result<Found, StoreError> {
     let mut answer = Fields::of(answer)?;
     Ok(match answer.text()?.as_str() {
@@ -123,18 +135,31 @@ fn found(answer: Value) -> Result<Found, StoreError> {
             Found::Open(seen, begun)
         }
         "other" => Found::Other(answer.number()?),
+        "unfinished" => Found::Unfinished,
         _ => Found::Foreign,
     })
 }
 
 fn refused(said: &str, meta: &str, found: &Found) -> String {
     match found {
-        Found::Other(format) => format!(
-            "the store {said} has format {format}, and this program knows format {FORMAT}: start the program that made it, or \
+        Found::Other(format) => other(said, *format),
+        Found::Unfinished => format!(
+            "the store {said} is being filled by `avatar-proxy migrate`, which has not finished: run that again to its end, or \
              give this one a ?prefix= of its own"
         ),
-        _ => format!("the key {meta} at {said} is another program's: give this one a ?prefix= of its own"),
+        _ => foreign(said, meta),
     }
+}
+
+pub(super) fn other(said: &str, format: u64) -> String {
+    format!(
+        "the store {said} has format {format}, and this program knows format {FORMAT}: start the program that made it, or \
+         give this one a ?prefix= of its own"
+    )
+}
+
+pub(super) fn foreign(said: &str, meta: &str) -> String {
+    format!("the key {meta} at {said} is another program's: give this one a ?prefix= of its own")
 }
 
 fn text(version: Value) -> String {
@@ -160,7 +185,7 @@ fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
     }
 }
 
-fn explain(address: &Address, error: &RedisError) -> OpenError {
+pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
     let sentence = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
             "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()
@@ -177,6 +202,7 @@ fn explain(address: &Address, error: &RedisError) -> OpenError {
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
             "is a read-only replica: name its primary, or the Sentinels that know it".to_owned()
         }
+        (_, Some("OOM")) => "has no room left: give it more (maxmemory)".to_owned(),
         (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "is still loading its data: try again soon".to_owned(),
         (ErrorKind::MasterNameNotFoundBySentinel, _) => "are Sentinels that know no primary of this service".to_owned(),
         _ if error.is_connection_refusal() || error.is_timeout() => {

@@ -28,19 +28,10 @@ for at = 6, 5 + 10 * kept, 10 do
         local json, noticed_at = ARGV[at + 8], tonumber(ARGV[at + 9])
         if before then
             event_id, name, json, noticed_at = before[1], before[2], before[6], before[7]
-        elseif name then
-            redis.call('SADD', base .. 'o:' .. name, sequence .. ' ' .. id)
         end
         local delivery =
             { event_id, name, tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]) or false, tonumber(ARGV[at + 6]), json, noticed_at }
-        redis.call('HSET', base .. 'd:' .. id, sequence, cmsgpack.pack(delivery))
-        if ARGV[at + 7] == '1' then
-            redis.call('ZADD', base .. 'dead:' .. id, sequence, sequence)
-            redis.call('ZADD', DEAD_AGES, noticed_at, sequence .. ' ' .. id)
-            redis.call('ZREM', base .. 'waiting:' .. id, sequence)
-        else
-            wait_again(id, sequence)
-        end
+        keep_delivery(id, sequence, delivery, ARGV[at + 7] == '1')
     end
 end
 for at = 6 + 10 * kept, #ARGV do

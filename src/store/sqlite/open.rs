@@ -82,6 +82,37 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { file, lock, writer, readers, tokens, tip })
 }
 
+/// Opens a store that is there for reading alone: its connection, and the lock that keeps every other process out.
+pub(super) fn open_to_read(path: &Path) -> Result<(Connection, File), OpenError> {
+    let file = resolve(path)?;
+    if !file.exists() {
+        return Err(OpenError(format!("there is no store {}: name the file that --store names", file.display())));
+    }
+    let lock = lock(&file)?;
+    let failed = |error: rusqlite::Error| explain(&file, &error);
+    let connection = connect(&file, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    connection.execute_batch(READER).map_err(failed)?;
+    identify(&connection, &file)?;
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)? {
+        VERSION => {}
+        0 => {
+            return Err(OpenError(format!(
+                "the file {} holds no store: name the file that --store names",
+                file.display()
+            )));
+        }
+        older => {
+            return Err(OpenError(format!(
+                "the store {} has version {older}, and only version {VERSION} is read: start `avatar-proxy serve` on it \
+                 once, which brings it up to date, and stop it again",
+                file.display()
+            )));
+        }
+    }
+    inspect(&connection).map_err(failed)?;
+    Ok((connection, lock))
+}
+
 /// The absolute path without symbolic links, so that one file has one lock whatever it is called.
 fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     match path.canonicalize() {

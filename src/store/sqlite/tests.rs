@@ -196,6 +196,7 @@ async fn no_statement_scans_a_table() {
             &watches::STATEMENTS,
             &endpoints::STATEMENTS,
             &forget::STATEMENTS,
+            &migration::STATEMENTS,
         ];
         for statement in statements.concat() {
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}"))?;

@@ -1,6 +1,6 @@
 //! Random histories: whatever is asked in whatever order, the store answers as a map in memory would.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use avatar_proxy::change::State;
@@ -13,7 +13,10 @@ use avatar_proxy::store::{Applied, DeviceRecord, Held, Touch, Write};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{Engine, Opened, at, change, key_of, outlook, write};
+use super::migration::migrate;
+use super::sqlite::File;
+use super::{Engine, Opened, at, change, key_of, outlook, redis, write};
+use crate::support::redis::Redis as Server;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -93,7 +96,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     ]
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Row {
     entry: Option<Entry>,
     due: Option<Timestamp>,
@@ -112,7 +115,7 @@ struct Known {
     ready: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     rows: BTreeMap<Key, Row>,
     subjects: BTreeMap<Subject, Known>,
@@ -441,6 +444,42 @@ pub(super) fn behaves_as_the_model<E: Engine>(engine: &E) {
                 }
             }
             last.replace(model.last);
+        });
+        Ok(())
+    });
+    if let Err(failure) = checked {
+        panic!("{failure}");
+    }
+}
+
+/// A history on a file that is then moved, and goes on in the other place as it does where it was.
+#[test]
+fn after_a_migration_both_stores_behave_as_the_model() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = Server::start();
+    let histories = || prop::collection::vec(step(), 1..40);
+    let mut runner = TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
+    let cases = Cell::new(0);
+    let checked = runner.run(&(histories(), histories()), |(before, after)| {
+        // Each has a store of its own, also those that fail.
+        cases.set(cases.get() + 1);
+        runtime.block_on(async {
+            let (file, mut model) = (File::new(), Model::default());
+            let store = file.open().await;
+            for step in before.into_iter().filter(|step| !matches!(step, Step::Restart)) {
+                follow(&mut model, &store, step).await;
+            }
+            store.close().await;
+            let url = format!("{}?prefix={}", server.url(), cases.get());
+            migrate(&file.path(), &url).await.unwrap();
+            model.end_leases();
+            let there = (redis::open(&url).await, model.clone());
+            for (store, mut model) in [there, (file.open().await, model)] {
+                for step in after.iter().filter(|step| !matches!(step, Step::Restart)) {
+                    follow(&mut model, &store, step.clone()).await;
+                }
+                store.close().await;
+            }
         });
         Ok(())
     });

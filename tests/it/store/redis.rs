@@ -18,12 +18,12 @@ use crate::support::redis::Redis as Server;
 /// A server with a store, or several.
 pub(super) struct Keys(Server);
 
-async fn open(url: &str) -> Opened {
+pub(super) async fn open(url: &str) -> Opened {
     Arc::new(Redis::open(Address::parse(url).unwrap(), Clock::system()).await.unwrap())
 }
 
 /// Why it cannot be opened.
-async fn refusal(url: &str) -> String {
+pub(super) async fn refusal(url: &str) -> String {
     let opened = Redis::open(Address::parse(url).unwrap(), Clock::system()).await;
     opened.err().expect("it must not open").to_string()
 }

@@ -22,12 +22,12 @@ pub(super) struct File {
 }
 
 impl File {
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("store.db")
     }
 
     /// The file as SQLite sees it, for damage and for what the interface does not show yet.
-    fn raw(&self) -> Connection {
+    pub(super) fn raw(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }
 

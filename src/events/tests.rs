@@ -61,7 +61,7 @@ fn jid(person: u64) -> Jid {
 
 impl World {
     pub(super) fn new() -> Self {
-        let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 0, last: 0 };
+        let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 0, last: 0, former: None };
         let shelf = Arc::new(Shelf {
             extent: Mutex::new(extent),
             records: Mutex::default(),
@@ -241,7 +241,8 @@ async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
     let mut forgettings = world.events.forgettings();
     forgettings.mark_unchanged();
     world.shelf.records.lock().unwrap().clear();
-    *world.shelf.extent.lock().unwrap() = Extent { epoch: "00000000000000bb".parse().unwrap(), trimmed: 12, last: 12 };
+    *world.shelf.extent.lock().unwrap() =
+        Extent { epoch: "00000000000000bb".parse().unwrap(), trimmed: 12, last: 12, former: None };
     world.append(2);
     let gap = abreast.next().await;
     let text = String::from_utf8(gap[0].json.to_vec()).unwrap();
@@ -250,6 +251,25 @@ async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
     forgettings.changed().await.unwrap();
     world.append(1);
     assert_eq!(sequences(&mut abreast, 1).await, [15]);
+}
+
+#[tokio::test]
+async fn where_a_log_goes_on_under_another_name_nothing_is_told_twice() {
+    let world = World::new();
+    world.append(10);
+    let mut abreast = world.read(Start::Now, Filter::default()).await;
+    world.append(1);
+    world.followed().await;
+    assert_eq!(sequences(&mut abreast, 1).await, [11]);
+    let before = abreast.cursor();
+    let later = Extent { epoch: "00000000000000bb".parse().unwrap(), trimmed: 0, last: 15, former: Some(before) };
+    *world.shelf.extent.lock().unwrap() = later;
+    world.append(2);
+    assert_eq!(sequences(&mut abreast, 2).await, [16, 17]);
+    assert_eq!(abreast.cursor(), later.cursor(17));
+    let mut back = world.read(Start::After(before), Filter::default()).await;
+    assert_eq!(sequences(&mut back, 2).await, [16, 17]);
+    assert_eq!(world.metrics.gaps.get(), 0);
 }
 
 #[tokio::test]

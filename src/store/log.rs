@@ -23,6 +23,8 @@ pub struct Extent {
     pub trimmed: u64,
     /// The last sequence given, whether its record is still there or not.
     pub last: u64,
+    /// Up to where this is the log that had another epoch before: the store lost what came behind.
+    pub former: Option<Cursor>,
 }
 
 impl Extent {
@@ -35,7 +37,12 @@ impl Extent {
     /// Whether whoever stands at `cursor` can go on without having missed anything.
     #[must_use]
     pub fn reaches(&self, cursor: Cursor) -> bool {
-        cursor.epoch == self.epoch && (self.trimmed..=self.last).contains(&cursor.sequence)
+        let upto = match self.former {
+            Some(former) if former.epoch == cursor.epoch => former.sequence,
+            _ if self.epoch == cursor.epoch => self.last,
+            _ => return false,
+        };
+        (self.trimmed..=upto).contains(&cursor.sequence)
     }
 }
 
@@ -105,10 +112,20 @@ mod tests {
 
     #[test]
     fn a_cursor_is_reached_from_the_oldest_kept_to_the_end() {
-        let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 5, last: 9 };
+        let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 5, last: 9, former: None };
         for (sequence, reaches) in [(4, false), (5, true), (9, true), (10, false)] {
             assert_eq!(extent.reaches(extent.cursor(sequence)), reaches, "{sequence}");
         }
         assert!(!extent.reaches(Cursor { epoch: Epoch::default(), sequence: 7 }));
+    }
+
+    #[test]
+    fn where_a_log_goes_on_under_another_name_what_it_kept_is_reached() {
+        let former = Cursor { epoch: "00000000000000bb".parse().unwrap(), sequence: 7 };
+        let extent = Extent { epoch: "00000000000000aa".parse().unwrap(), trimmed: 5, last: 12, former: Some(former) };
+        for (sequence, reaches) in [(4, false), (5, true), (7, true), (8, false)] {
+            assert_eq!(extent.reaches(Cursor { sequence, ..former }), reaches, "{sequence}");
+        }
+        assert!(extent.reaches(extent.cursor(12)));
     }
 }

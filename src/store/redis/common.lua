@@ -282,8 +282,8 @@ local function next_token(seen)
 end
 
 local function extent()
-    local meta = redis.call('HMGET', META, 'epoch', 'trimmed', 'last')
-    return meta[1], tonumber(meta[2]), tonumber(meta[3])
+    local meta = redis.call('HMGET', META, 'epoch', 'trimmed', 'last', 'former')
+    return meta[1], tonumber(meta[2]), tonumber(meta[3]), meta[4] or ''
 end
 
 -- How many replicas the server has.

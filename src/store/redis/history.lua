@@ -11,5 +11,5 @@ table.sort(places, function(a, b) return a > b end)
 for at = 1, math.min(#places, tonumber(ARGV[3])) do
     entries[#entries + 1] = redis.call('XRANGE', LOG, place(places[at]), place(places[at]))[1]
 end
-local epoch, trimmed, last = extent()
-return { epoch, trimmed, last, entries, replicas() }
+local epoch, trimmed, last, former = extent()
+return { epoch, trimmed, last, former, entries, replicas() }

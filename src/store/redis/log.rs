@@ -55,7 +55,10 @@ impl Redis {
 fn page(answer: Value) -> Result<(Page, u64), StoreError> {
     let mut answer = Fields::of(answer)?;
     let epoch = Epoch::from_str(&answer.text()?).map_err(|_| unreadable("epoch"))?;
-    let extent = Extent { epoch, trimmed: answer.number()?, last: answer.number()? };
+    let (trimmed, last) = (answer.number()?, answer.number()?);
+    // Not there, or nothing that anybody could stand at.
+    let former = answer.text()?.parse().ok();
+    let extent = Extent { epoch, trimmed, last, former };
     let mut records = Vec::new();
     for entry in answer.list()? {
         let mut entry = Fields::of(entry)?;

@@ -45,6 +45,13 @@ elseif seen_last > 0 then
     end
     if is_same and is_lost then
         begun = 2
+        -- Up to the last beat that is left nothing was lost, and nothing beyond it was told where there are replicas.
+        local beat = redis.call('GET', string.sub(META, 1, -5) .. 'beat') or ''
+        if string.match(beat, '^%x+') == meta[1] then
+            redis.call('HSET', META, 'former', beat)
+        else
+            redis.call('HDEL', META, 'former')
+        end
         redis.call('HSET', META, 'epoch', ARGV[2], 'tokens', math.max(tonumber(meta[3]), tonumber(ARGV[3])))
     end
 end

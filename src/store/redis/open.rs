@@ -99,7 +99,7 @@ impl Shared {
             }
             Begun::Behind => {
                 tracing::warn!(
-                    "the store has lost what was written last: it goes on, and subscribers are told of a gap"
+                    "the store has lost what was written last: it goes on, and subscribers who were told of it are told of a gap"
                 );
             }
         }

@@ -79,7 +79,7 @@ fn extent(connection: &Connection) -> Result<Extent, StoreError> {
     let (epoch, trimmed, last): (String, u64, u64) =
         connection.prepare_cached(EXTENT)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let epoch = Epoch::from_str(&epoch).map_err(|_| unreadable("epoch"))?;
-    Ok(Extent { epoch, trimmed, last })
+    Ok(Extent { epoch, trimmed, last, former: None })
 }
 
 /// Runs in one transaction, so that what is read fits the extent.

@@ -14,8 +14,11 @@ use crate::support::redis::Redis;
 use crate::support::relay::Relay;
 use crate::support::subscriber::Subscriber;
 
-/// The ids of what subscribers were told.
-type Told = Arc<Mutex<BTreeSet<String>>>;
+/// What stands among the ids for a gap.
+const GAP: &str = "gap";
+
+/// The ids of what subscribers were told, one by one.
+type Told = Arc<Mutex<Vec<String>>>;
 
 pub(crate) async fn in_step(replica: &Redis) {
     eventually("the replica is in step", async || replica.text("INFO replication").contains("master_link_status:up"))
@@ -28,9 +31,9 @@ async fn listen(app: &TestApp) -> Told {
     let (noted, mut subscriber) = (told.clone(), Subscriber::new(app.app().address(), "/events", &[]).await);
     tokio::spawn(async move {
         while let Ok(Some(event)) = subscriber.try_next().await {
-            if event.name.is_empty() {
-                noted.lock().unwrap().insert(event.json()["payload"]["id"].as_str().unwrap().to_owned());
-            }
+            // A gap has no id.
+            let id = event.json()["payload"]["id"].as_str().unwrap_or(GAP).to_owned();
+            noted.lock().unwrap().push(id);
         }
     });
     told
@@ -77,20 +80,24 @@ async fn while_no_replica_confirms_nothing_is_announced_and_that_is_said() {
     app.stop().await;
 }
 
-/// Kills the primary while its replica is behind; returns how many changes were told and how many the replica did not have.
-async fn survives_a_failover() -> (usize, u64) {
+/// Kills the primary of so many proxies while its replica is behind; returns how many changes were told and how many the replica
+/// did not have.
+async fn survives_a_failover(proxies: usize) -> (usize, u64) {
     let mut primary = Redis::start();
     let (replicates, serves) = (Relay::to(primary.port()).await, Relay::to(primary.port()).await);
     let replica = Redis::with(&[&format!("--replicaof 127.0.0.1 {}", replicates.port())]);
     in_step(&replica).await;
     let url = format!("--store=redis://127.0.0.1:{}", serves.port());
     let world = hand::flowing(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
-    let apps = world.start_many(2).await;
-    let told = [listen(&apps[0]).await, listen(&apps[1]).await];
+    let apps = world.start_many(proxies).await;
+    let mut told = vec![];
+    for app in &apps {
+        told.push(listen(app).await);
+    }
     let mut pictures = 0..;
     let mut change = async || {
         let id = pictures.next().unwrap_or_default();
-        change(&apps[usize::from(id % 2 == 0)], &world, id).await;
+        change(&apps[usize::try_from(id).unwrap() % proxies], &world, id).await;
     };
     for _ in 0..fastrand::u32(10..30) {
         change().await;
@@ -115,7 +122,15 @@ async fn survives_a_failover() -> (usize, u64) {
     }
     let kept: BTreeSet<_> =
         apps[0].change_log().await.iter().map(|event| event["payload"]["id"].as_str().unwrap().to_owned()).collect();
-    let all: BTreeSet<_> = told.iter().flat_map(|told| told.lock().unwrap().clone()).collect();
+    let mut all = BTreeSet::new();
+    for told in &told {
+        let told = told.lock().unwrap();
+        let once: BTreeSet<_> = told.iter().cloned().collect();
+        // Of several one may have gone on, and told of it, before another noticed that something was lost: behind a gap all of it is
+        // told again.
+        assert!(proxies > 1 || once.len() == told.len() && !once.contains(GAP), "{told:?}");
+        all.extend(once.into_iter().filter(|id| id != GAP));
+    }
     let announced_and_lost: Vec<_> = all.difference(&kept).collect();
     assert!(announced_and_lost.is_empty(), "{} of {}", announced_and_lost.len(), all.len());
     for app in apps {
@@ -128,8 +143,8 @@ async fn survives_a_failover() -> (usize, u64) {
 async fn of_what_was_announced_nothing_is_lost_with_the_primary() {
     const ROUNDS: usize = 5;
     let (mut announced, mut lost) = (0, 0);
-    for _ in 0..ROUNDS {
-        let (told, missing) = survives_a_failover().await;
+    for round in 0..ROUNDS {
+        let (told, missing) = survives_a_failover(1 + round % 2).await;
         (announced, lost) = (announced + told, lost + missing);
     }
     println!("{ROUNDS} failovers: {announced} changes announced, 0 of them lost, {lost} lost that were not");

@@ -18,6 +18,7 @@ pub(super) enum Verb {
     Serve,
     Demo,
     Health,
+    Check,
 }
 
 impl Verb {
@@ -26,6 +27,7 @@ impl Verb {
             Self::Serve => "serve",
             Self::Demo => "demo",
             Self::Health => "health",
+            Self::Check => "check",
         }
     }
 
@@ -38,7 +40,18 @@ impl Verb {
                 "--listen" | "--metrics-listen" | "--tls-cert" | "--log-format" => flag.default,
                 _ => Preset::Elsewhere,
             },
+            // All that a proxy is told, and what is asked of the check itself.
+            Self::Check => match flag.name {
+                "--lookup" => Preset::Unset,
+                "--test-webhooks" => Preset::Is("false"),
+                _ => flag.default,
+            },
         }
+    }
+
+    /// Whether it is about a gateway and a store of one's own.
+    pub(super) fn is_in_earnest(self) -> bool {
+        matches!(self, Self::Serve | Self::Check)
     }
 }
 
@@ -55,6 +68,7 @@ const EXAMPLES: &str = "\
 Examples:
   avatar-proxy demo
   avatar-proxy serve --gateway-url http://localhost:3000
+  avatar-proxy check --gateway-url http://localhost:3000
   avatar-proxy health
   avatar-proxy serve --help";
 
@@ -84,6 +98,18 @@ Examples:
   avatar-proxy health
   avatar-proxy health --listen 127.0.0.1:9090";
 
+const CHECK_EXAMPLES: &str = "\
+It says a line for each check, on stdout (--log-format=json: an object), and ends
+with 0 if nothing is wrong (warnings are not), with 1 if something is, and with 2
+if flags are mistaken, for then there is nothing to try. It looks nobody up and
+writes nothing anywhere unless it is told to, and may run beside the proxy.
+
+Examples:
+  # with the variables that the proxy is started with
+  avatar-proxy check
+  # the whole way to WhatsApp and to the receivers
+  avatar-proxy check --lookup 99900000001 --test-webhooks";
+
 const FORMS: &str = "\
 Forms:
   DURATION  90s, 15m, 6h, 7d, 1h30m
@@ -108,8 +134,9 @@ pub(super) fn read(
     let (verb, matches) = match matches.subcommand() {
         Some(("demo", matches)) => (Verb::Demo, matches),
         Some(("health", matches)) => (Verb::Health, matches),
+        Some(("check", matches)) => (Verb::Check, matches),
         Some((_, matches)) => (Verb::Serve, matches),
-        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo or health")),
+        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo, health or check")),
     };
     let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag, matches)?))).collect();
     Ok((verb, given))
@@ -155,6 +182,12 @@ fn command() -> Command {
             subcommand(Verb::Health)
                 .about("Ask a proxy that runs on this machine whether it lives: for container engines and scripts")
                 .after_help(HEALTH_EXAMPLES),
+        )
+        .subcommand(
+            subcommand(Verb::Check)
+                .about("Try the settings of a proxy: gateway, store, webhooks, clocks, addresses; and say what to do")
+                .override_usage("avatar-proxy check --gateway-url <URL> [OPTIONS]")
+                .after_help(format!("{FORMS}\n\n{CHECK_EXAMPLES}")),
         )
 }
 

@@ -98,7 +98,8 @@ impl Settings {
                 return;
             }
             Err(match self.verb {
-                Verb::Serve => "is for `demo` alone".to_owned(),
+                _ if flag.default == flag.demo_default => "is for `check` alone".to_owned(),
+                Verb::Serve | Verb::Check => "is for `demo` alone".to_owned(),
                 Verb::Health => {
                     "is nothing that `health` asks for: it needs to know where the proxy listens".to_owned()
                 }

@@ -7,13 +7,14 @@
 //! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
-//! `open` looks at the file, `threads` runs the group commit, `rows`, `schedule`, `log`, `watches`, `endpoints` and `forget` hold
+//! `open` looks at the file, `probe` does so without opening it, `threads` runs the group commit, `rows`, `schedule`, `log`, `watches`, `endpoints` and `forget` hold
 //! the statements; this file joins them.
 
 mod endpoints;
 mod forget;
 mod log;
 mod open;
+pub mod probe;
 mod rows;
 mod schedule;
 mod threads;

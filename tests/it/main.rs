@@ -2,6 +2,7 @@
 
 mod budget;
 mod changes;
+mod check;
 mod compose;
 mod config;
 mod dashboards;

@@ -20,13 +20,13 @@ use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
 /// How keys and values are laid out; see `ARCHITECTURE.md`. A program that changes it raises the number.
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 
 /// What the server must be.
 const OLDEST: &str = "7.0";
 
 /// What was found.
-enum Found {
+pub(super) enum Found {
     /// A store.
     Open(Seen, Begun),
     /// What a newer program made, and in which format.
@@ -36,7 +36,7 @@ enum Found {
 }
 
 /// Whether a log was begun now.
-enum Begun {
+pub(super) enum Begun {
     No,
     /// There was nothing.
     Empty,
@@ -126,7 +126,7 @@ fn found(answer: Value) -> Result<Found, StoreError> {
     })
 }
 
-fn refused(said: &str, meta: &str, found: &Found) -> String {
+pub(super) fn refused(said: &str, meta: &str, found: &Found) -> String {
     match found {
         Found::Newer(format) => format!(
             "the store {said} has format {format}, and this program knows format {FORMAT}: start the program that made it, or \
@@ -136,7 +136,7 @@ fn refused(said: &str, meta: &str, found: &Found) -> String {
     }
 }
 
-fn text(version: Value) -> String {
+pub(super) fn text(version: Value) -> String {
     match version {
         Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
@@ -145,7 +145,7 @@ fn text(version: Value) -> String {
 }
 
 /// Valkey, too, says which Redis it speaks like.
-fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
+pub(super) fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().trim();
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
@@ -159,7 +159,7 @@ fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
     }
 }
 
-fn explain(address: &Address, error: &RedisError) -> OpenError {
+pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
     let sentence = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
             "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()

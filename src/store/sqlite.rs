@@ -60,7 +60,7 @@ impl Sqlite {
     /// Opens the file, and makes it if there is none. Blocks for some milliseconds, so it is called before serving starts.
     ///
     /// Beside the file there will be `<file>.lock`, which is never removed, and while it is open `<file>-wal` and
-    /// `<file>-shm`, which belong to it: a backup takes the three together, or better uses `sqlite3 <file> .backup`.
+    /// `<file>-shm`, which belong to it. How to back it up and put it back stands in the README.
     ///
     /// # Errors
     /// When the file cannot be used: it is held by another process, is not a database, is another program's or a newer

@@ -1,5 +1,6 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
 
+mod backup;
 mod budget;
 mod changes;
 mod check;

@@ -26,19 +26,16 @@ pub(super) async fn findings(config: Config, device: Device, lookup: Option<Jid>
         (Ok(gateway), Ok(looks)) => (gateway, looks),
         (Err(error), _) | (_, Err(error)) => return vec![Finding::refused(GATEWAY, error)],
     };
-    let mut findings = match gateway.probe(&device).await {
-        Err(silence) => vec![silent(silence)],
-        Ok(answer) => {
-            let mut findings = vec![reached(&answer)];
-            findings.extend(credentials(answer.said, with_password));
-            findings.extend(of_device(answer.said, &device));
-            // A date has whole seconds, and is as old as its way here.
-            let off_by = answer.took + Duration::from_secs(1);
-            findings
-                .extend(answer.date.map(|date| clocks("gateway's clock", "the gateway's", date, clock.now(), off_by)));
-            findings
-        }
+    let answer = match gateway.probe(&device).await {
+        Ok(answer) => answer,
+        Err(silence) => return vec![silent(silence)],
     };
+    let mut findings = vec![reached(&answer)];
+    findings.extend(credentials(answer.said, with_password));
+    findings.extend(of_device(answer.said, &device));
+    // A date has whole seconds, and is as old as its way here.
+    let off_by = answer.took + Duration::from_secs(1);
+    findings.extend(answer.date.map(|date| clocks("gateway's clock", "the gateway's", date, clock.now(), off_by)));
     if let Some(jid) = lookup {
         let key = Key { subject: Subject { device, jid }, variant: Variant::default() };
         let began = clock.elapsed();
@@ -112,7 +109,8 @@ fn credentials(said: Said, given: bool) -> Option<Finding> {
             format!("the gateway asks for a user and password (status {status}), and none are given"),
             "give them with --gateway-auth, or its file with AVATAR_PROXY_GATEWAY_AUTH_FILE",
         ),
-        (Said::Nonsense(..), _) => return None,
+        // Whoever says so may be anybody.
+        (Said::Nonsense(..) | Said::Nothing(_), _) => return None,
         (_, true) => Finding::ok(CREDENTIALS, "the gateway accepts them"),
         (_, false) => Finding::ok(CREDENTIALS, "the gateway asks for none"),
     })

@@ -46,7 +46,7 @@ impl Checked {
 async fn check(world: &World, flags: &[&str]) -> Checked {
     let name = |flag: &str| flag.split('=').next().unwrap_or_default().to_owned();
     let mut arguments = world.arguments();
-    arguments[0] = "check".to_owned();
+    "check".clone_into(&mut arguments[0]);
     arguments.retain(|given| !flags.iter().any(|flag| name(flag) == name(given)));
     arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_avatar-proxy"));

@@ -179,8 +179,13 @@ pub(super) fn identify(connection: &Connection, file: &Path) -> Result<bool, Ope
     }
 }
 
-/// Sets the connection up, and the file if it is new.
+/// Sets the connection up, and the file if it is new. A copy that is put back gets another epoch: the places of its log are given
+/// again, to other changes than those that subscribers have seen there.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    if is_copy(connection)? {
+        connection.execute("UPDATE meta SET epoch = lower(hex(randomblob(8)))", [])?;
+        tracing::warn!("the store is a backup that was put back: subscribers are told of a gap");
+    }
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.execute_batch(WRITER)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -190,6 +195,13 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         ))?;
     }
     schedule::end_leases(connection)
+}
+
+/// Whether somebody else wrote the file: ours are in WAL mode before there is anything in them, and what `VACUUM INTO` writes is not.
+fn is_copy(connection: &Connection) -> rusqlite::Result<bool> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version > 0 && mode != "wal")
 }
 
 /// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.

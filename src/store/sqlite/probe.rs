@@ -90,7 +90,7 @@ fn examine(file: &Path) -> Result<State, OpenError> {
     Ok(State::Sound)
 }
 
-/// The process that holds a lock file, where the system tells.
+/// The process that holds a lock file, where the system tells: of processes in other containers it does not.
 fn holder(lock: &Path) -> Option<u32> {
     let found = fs::metadata(lock).ok()?;
     let locks = fs::read_to_string(LOCKS).ok()?;

@@ -70,7 +70,7 @@ async fn a_certificate_is_known_by_its_end() {
 async fn few_open_files_are_a_warning() {
     let world = World::new().await;
     let mut arguments = world.arguments();
-    arguments[0] = "check".to_owned();
+    "check".clone_into(&mut arguments[0]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_avatar-proxy")]).args(arguments);
     let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();

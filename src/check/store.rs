@@ -139,13 +139,17 @@ fn disk(seen: &redis::probe::Seen) -> Finding {
             "it writes everything down, some time (appendfsync no)",
             "set appendfsync everysec, to lose a second's at the most, or always",
         ),
+        (Some(""), _) => Finding::ok(DISK, "it writes everything down (appendonly yes), and does not tell how soon"),
         (Some(_), _) => Finding::ok(DISK, "a power cut costs it a second's writes at the most (appendonly yes)"),
         (None, Some(false)) => Finding::warning(
             DISK,
             "it keeps nothing on its disk: when it is restarted, watches, webhooks and all that is known are gone",
             "set appendonly yes",
         ),
-        (None, _) => Finding::warning(
+        (None, None) => {
+            Finding::warning(DISK, "it does not write everything down (appendonly no)", "set appendonly yes")
+        }
+        (None, Some(true)) => Finding::warning(
             DISK,
             "it writes down what it holds now and then: when it is restarted, what came since is lost",
             "set appendonly yes",

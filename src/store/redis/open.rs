@@ -165,7 +165,7 @@ pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
             "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()
         }
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), and all commands on its keys"
+            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), INFO, and all commands on its keys"
                 .to_owned()
         }
         (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot), _)

@@ -103,6 +103,19 @@ async fn how_a_server_would_lose_things_is_said() {
 }
 
 #[tokio::test]
+async fn what_a_server_does_not_tell_is_not_made_up() {
+    let server = Redis::with(&["--appendonly yes"]);
+    server.ask("ACL SETUSER ada on >s3cret ~* &* +@all -config");
+    let world = World::new().await;
+    let url = server.url().replace("redis://", "--store=redis://ada:s3cret@");
+    check(&world, &[&url]).await.says("store's disk", "ok", "does not tell how soon");
+    server.ask("CONFIG SET appendonly no");
+    check(&world, &[&url]).await.says("store's disk", "warning", "it does not write everything down");
+    server.ask("ACL SETUSER ada -info");
+    check(&world, &[&url]).await.says("store", "wrong", "does not let this user do what the store needs");
+}
+
+#[tokio::test]
 async fn servers_that_are_no_place_for_a_store_are_said() {
     let mut server = Redis::with(&["--requirepass s3cret"]);
     let world = World::new().await;

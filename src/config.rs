@@ -18,7 +18,7 @@ use std::time::Duration;
 use ::http::Uri;
 
 use crate::gateway::Credential;
-use crate::jid::Device;
+use crate::jid::{Device, Jid};
 use crate::outcome::Rules;
 use crate::store::redis::Address;
 use crate::{avatars, budget, duration, events, gateway, health, http, migrate, outbound, refresh, telemetry};
@@ -51,6 +51,8 @@ pub enum Command {
     Health(Health),
     /// Move a store to another engine.
     Migrate(Migration),
+    /// Try whether a proxy with these settings would work.
+    Check(Box<Check>),
 }
 
 impl Command {
@@ -63,6 +65,7 @@ impl Command {
             Self::Gateway(gateway) => &gateway.log,
             Self::Health(health) => &health.log,
             Self::Migrate(migration) => &migration.log,
+            Self::Check(check) => &check.config.log,
         }
     }
 
@@ -74,6 +77,7 @@ impl Command {
             Self::Demo(demo) => Some(demo.0.listen),
             Self::Gateway(gateway) => Some(gateway.listen),
             Self::Health(health) => Some(health.config.address),
+            Self::Check(check) => Some(check.config.listen),
             Self::Migrate(_) => None,
         }
     }
@@ -148,6 +152,16 @@ pub struct Migration {
     pub log: telemetry::Config,
 }
 
+/// What is to be tried.
+pub struct Check {
+    /// What the proxy would be told.
+    pub config: Config,
+    /// Whom to look up; nobody unless somebody is named.
+    pub lookup: Option<Jid>,
+    /// Whether webhooks are sent something.
+    pub test_webhooks: bool,
+}
+
 /// Where answers and changes are kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreLocation {
@@ -177,6 +191,7 @@ pub fn parse(
             _ => proxy(&mut settings, verb).map(|config| Command::Demo(Box::new(Demo(config)))),
         },
         Verb::Health => health(&mut settings).map(Command::Health),
+        Verb::Check => check(&mut settings).map(|check| Command::Check(Box::new(check))),
     };
     match (command, settings.into_mistakes()) {
         (Ok(command), mistakes) if mistakes.is_empty() => Ok(command),
@@ -192,15 +207,13 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let access = access(settings, verb);
     let tls = identity(settings, verb);
     let requests = requests(settings);
-    let url = match verb {
-        Verb::Serve => settings.value("--gateway-url", addresses::gateway_url),
+    let url = if verb.is_in_earnest() {
+        settings.value("--gateway-url", addresses::gateway_url)
+    } else {
         // The simulated gateway has an address only once it runs: `Demo::against`.
-        _ => Ok(Uri::default()),
+        Ok(Uri::default())
     };
-    let ca = match verb {
-        Verb::Serve => settings.optional("--gateway-ca", addresses::file),
-        _ => Ok(None),
-    };
+    let ca = if verb.is_in_earnest() { settings.optional("--gateway-ca", addresses::file) } else { Ok(None) };
     let timeout = settings.value("--gateway-timeout", duration::parse);
     let budget = budget(settings);
     let lifetimes = lifetimes(settings);
@@ -210,10 +223,8 @@ fn proxy(settings: &mut Settings, verb: Verb) -> Result<Config, Noted> {
     let webhooks = webhooks::read(settings);
     let watch_limit = settings.value("--watch-limit", quantities::count);
     let hooks = hooks(settings);
-    let store = match verb {
-        Verb::Serve => settings.value("--store", addresses::store),
-        _ => Ok(StoreLocation::Temporary),
-    };
+    let store =
+        if verb.is_in_earnest() { settings.value("--store", addresses::store) } else { Ok(StoreLocation::Temporary) };
     let log = log(settings);
 
     checks::protection(settings, verb, listen, &access);
@@ -297,6 +308,13 @@ fn migration(settings: &mut Settings) -> Result<Migration, Noted> {
     Ok(Migration { stores: migrate::Config { from: from?, to: to? }, log: log? })
 }
 
+fn check(settings: &mut Settings) -> Result<Check, Noted> {
+    let config = proxy(settings, Verb::Check);
+    let lookup = settings.optional("--lookup", |phone| Jid::parse(phone).map_err(|wrong| wrong.to_string()));
+    let test_webhooks = settings.value("--test-webhooks", quantities::switch);
+    Ok(Check { config: config?, lookup: lookup?, test_webhooks: test_webhooks? })
+}
+
 /// Who may ask us, and as whom we ask the gateway; each as far as it could be read.
 struct Access {
     auth: Result<Vec<Credential>, Noted>,
@@ -308,16 +326,17 @@ fn access(settings: &mut Settings, verb: Verb) -> Access {
     Access {
         auth: settings.optional("--auth", credentials::list).map(Option::unwrap_or_default),
         allow_anonymous: settings.value("--allow-anonymous", quantities::switch),
-        gateway_auth: match verb {
-            Verb::Serve => settings.optional("--gateway-auth", credentials::one),
-            _ => Ok(None),
+        gateway_auth: if verb.is_in_earnest() {
+            settings.optional("--gateway-auth", credentials::one)
+        } else {
+            Ok(None)
         },
     }
 }
 
 /// Who we are for clients that speak `https`; its two files are read, so that what is wrong with them is told with the rest.
 fn identity(settings: &mut Settings, verb: Verb) -> Result<Option<http::Identity>, Noted> {
-    if verb != Verb::Serve {
+    if !verb.is_in_earnest() {
         return Ok(None);
     }
     let certificate = settings.optional("--tls-cert", addresses::file);

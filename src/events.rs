@@ -389,10 +389,7 @@ impl Events {
     /// The media type of an event's text.
     #[must_use]
     pub fn media_type(&self) -> &'static str {
-        match self.0.config.format {
-            Format::Gowa => "application/json",
-            Format::CloudEvents => "application/cloudevents+json",
-        }
+        self.0.config.format.media_type()
     }
 
     /// Cancelled when the program stops.

@@ -31,11 +31,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::clock::Clock;
-use crate::jid::Key;
+use crate::jid::{Device, Key};
 use crate::outcome::{Failure, Outcome};
 use crate::trust;
 
 pub mod failure;
+pub mod probe;
 pub mod reply;
 mod tls;
 
@@ -240,15 +241,20 @@ impl Gateway {
 
     fn request(&self, key: &Key) -> Request<Empty<Bytes>> {
         let jid = key.subject.jid.to_string();
-        let uri = format!(
-            "{}/user/avatar?phone={}&is_preview={}&is_community={}",
-            self.base,
+        let target = format!(
+            "/user/avatar?phone={}&is_preview={}&is_community={}",
             utf8_percent_encode(&jid, IN_QUERY),
             key.variant.preview,
             key.variant.community,
         );
+        self.get(&target, &key.subject.device)
+    }
+
+    /// A request for what is below the base path, as this device.
+    fn get(&self, target: &str, device: &Device) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
-        *request.uri_mut() = Uri::try_from(uri).expect("a checked base and an encoded query make a URI");
+        let uri = Uri::try_from(format!("{}{target}", self.base));
+        *request.uri_mut() = uri.expect("a checked base and an encoded query make a URI");
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -256,7 +262,7 @@ impl Gateway {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
-        let device = key.subject.device.as_str();
+        let device = device.as_str();
         if !device.is_empty() {
             let encoded = utf8_percent_encode(device, IN_DEVICE).to_string();
             headers.insert(DEVICE_ID, HeaderValue::try_from(encoded).expect("percent-encoded text is plain ASCII"));

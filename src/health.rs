@@ -45,8 +45,8 @@ pub enum Unhealthy {
     #[error("{0} does not answer within {PATIENCE:?}")]
     Late(SocketAddr),
     /// It answers, and not with 200.
-    #[error("{0} answers /health with {1}")]
-    Answers(SocketAddr, StatusCode),
+    #[error("{0} answers {2} with {1}")]
+    Answers(SocketAddr, StatusCode, &'static str),
 }
 
 /// Asks once.
@@ -54,26 +54,42 @@ pub enum Unhealthy {
 /// # Errors
 /// When the proxy does not answer that it lives.
 pub async fn ask(config: &Config) -> Result<(), Unhealthy> {
+    ask_for("/health", config).await
+}
+
+/// Asks once whether it can answer.
+///
+/// # Errors
+/// When the proxy does not say that it can.
+pub async fn ready(config: &Config) -> Result<(), Unhealthy> {
+    ask_for("/ready", config).await
+}
+
+async fn ask_for(path: &'static str, config: &Config) -> Result<(), Unhealthy> {
     let address = nearest(config.address);
     let asking = async {
         let stream = TcpStream::connect(address).await?;
         if !config.tls {
-            return get(stream, address).await;
+            return get(stream, address, path).await;
         }
         let connector = TlsConnector::from(Arc::new(with_any_certificate()));
-        get(connector.connect(ServerName::from(address.ip()), stream).await?, address).await
+        get(connector.connect(ServerName::from(address.ip()), stream).await?, address, path).await
     };
     match tokio::time::timeout(PATIENCE, asking).await {
         Ok(Ok(StatusCode::OK)) => Ok(()),
-        Ok(Ok(status)) => Err(Unhealthy::Answers(address, status)),
+        Ok(Ok(status)) => Err(Unhealthy::Answers(address, status, path)),
         Ok(Err(error)) => Err(Unhealthy::Silent(address, error)),
         Err(_) => Err(Unhealthy::Late(address)),
     }
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: SocketAddr) -> io::Result<StatusCode> {
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    host: SocketAddr,
+    path: &str,
+) -> io::Result<StatusCode> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get("/health").header("host", host.to_string()).body(Empty::<Bytes>::new());
+    let request = Request::get(path).header("host", host.to_string()).body(Empty::<Bytes>::new());
     let request = request.map_err(io::Error::other)?;
     tokio::select! {
         answer = sender.send_request(request) => answer.map(|answer| answer.status()).map_err(io::Error::other),

@@ -23,7 +23,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit), `health` (asks whether it lives) |
+//! | entrance | this file, `config` (every option), `telemetry` (the log), `open_files` (their limit), `health` (asks whether it lives), [`check`] (tries its settings) |
 //! | edge | [`http`]: connections, routes, replies |
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks; [`migrate`]: moving a store to another engine |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
@@ -46,6 +46,7 @@ pub mod activity;
 pub mod avatars;
 pub mod budget;
 pub mod change;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod cursor;
@@ -110,6 +111,9 @@ pub enum Error {
     /// The client for webhooks cannot be set up.
     #[error("{0}")]
     Outbound(#[from] outbound::SetupError),
+    /// Something that was tried is wrong.
+    #[error("{0}")]
+    Check(#[from] check::Wrong),
     /// The proxy that was asked about does not live.
     #[error("{0}")]
     Unhealthy(#[from] health::Unhealthy),
@@ -152,6 +156,13 @@ pub async fn run(command: Command) -> Result<(), Error> {
             say!("{summary}");
             Ok(())
         }
+        Command::Check(check) => {
+            let findings = Box::pin(check::run(to_check(*check))).await;
+            for finding in &findings {
+                say!("{}", finding.line);
+            }
+            Ok(check::Wrong::among(&findings)?)
+        }
         Command::Gateway(simulated) => {
             let listener = listen(simulated.listen).await?;
             let address = listener.local_addr()?;
@@ -162,6 +173,29 @@ pub async fn run(command: Command) -> Result<(), Error> {
             demo::run(listener, options, &people, Clock::system(), stop.cancelled_owned()).await?;
             Ok(())
         }
+    }
+}
+
+/// The parts of a proxy that can be tried without starting it.
+fn to_check(check: config::Check) -> check::Parts {
+    let config::Check { config, lookup, test_webhooks } = check;
+    check::Parts {
+        clock: Clock::system(),
+        listen: config.listen,
+        metrics_listen: config.metrics_listen,
+        identity: config.http.tls,
+        gateway: config.gateway,
+        device: config.http.default_device,
+        lookup,
+        store: match config.store {
+            StoreLocation::Sqlite(path) => check::Place::Sqlite(path),
+            StoreLocation::Redis(address) => check::Place::Redis(address),
+            StoreLocation::Temporary => unreachable!("only `demo` has a store that nobody named"),
+        },
+        webhooks: config.webhooks.given,
+        test_webhooks: test_webhooks.then_some(config.events.format),
+        outbound: config.outbound,
+        as_json: config.log.format == telemetry::Format::Json,
     }
 }
 

@@ -4,7 +4,7 @@
 //! hard limit is what they expect of the others.
 
 /// What 10,000 connections take, beside the store, the log and the connections to the gateway.
-const ENOUGH: u64 = 10_500;
+pub const ENOUGH: u64 = 10_500;
 
 /// Raises this process's soft limit to the hard one. Only speaks up where there is little; it never fails.
 pub fn raise_limit() {

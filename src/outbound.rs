@@ -34,6 +34,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout, timeout_at};
+use tower_service::Service as _;
 
 use crate::clock::{Clock, Timestamp};
 use crate::trust;
@@ -167,13 +168,18 @@ impl Failure {
     }
 }
 
-type Pool = Client<Bounded, Full<Bytes>>;
+/// How far, and by what.
+#[derive(Clone)]
+struct Way {
+    connector: Bounded,
+    pool: Client<Bounded, Full<Bytes>>,
+}
 
 /// The client. Clones share their connections.
 #[derive(Clone)]
 pub struct Outbound {
-    public: Pool,
-    anywhere: Pool,
+    public: Way,
+    anywhere: Way,
     timeout: Duration,
     clock: Clock,
 }
@@ -195,18 +201,36 @@ impl Outbound {
         let Config { connect_timeout, timeout, own, authorities, network } = config;
         let tls = trust::client(trusted(authorities)?);
         let own: Arc<[IpAddr]> = own.into();
-        let pool = |reach| {
+        let way = |reach| {
             let checked = Checked { network: network.clone(), own: own.clone(), reach, timeout: connect_timeout };
             let connector = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
-            Client::builder(TokioExecutor::new())
+            let connector = Bounded { inner: connector.wrap_connector(checked), timeout: connect_timeout };
+            let pool = Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .pool_max_idle_per_host(IDLE_MAX)
                 .http1_max_buf_size(HEADER_LIMIT)
-                .build(Bounded { inner: connector.wrap_connector(checked), timeout: connect_timeout })
+                .build(connector.clone());
+            Way { connector, pool }
         };
-        Ok(Self { public: pool(Reach::Public), anywhere: pool(Reach::Anywhere), timeout, clock })
+        Ok(Self { public: way(Reach::Public), anywhere: way(Reach::Anywhere), timeout, clock })
+    }
+
+    /// Connects to where a URL that [`parse_url`] gave leads, TLS included, and sends nothing.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn connect(&self, url: &Uri, reach: Reach) -> Result<(), Failure> {
+        let connected = self.way(reach).connector.clone().call(url.clone()).await;
+        connected.map(drop).map_err(|error| unconnected(Some(&*error), url))
+    }
+
+    fn way(&self, reach: Reach) -> &Way {
+        match reach {
+            Reach::Public => &self.public,
+            Reach::Anywhere => &self.anywhere,
+        }
     }
 
     /// Sends a body to a URL that [`parse_url`] gave, once. May be dropped at any time.
@@ -216,11 +240,7 @@ impl Outbound {
     pub async fn post(&self, url: &Uri, headers: HeaderMap, body: Bytes, reach: Reach) -> Result<Answer, Failure> {
         // Real time even under a manual clock: a socket does not move faster because a test does.
         let deadline = Instant::now() + self.timeout;
-        let pool = match reach {
-            Reach::Public => &self.public,
-            Reach::Anywhere => &self.anywhere,
-        };
-        let response = match timeout_at(deadline, pool.request(request(url, headers, body))).await {
+        let response = match timeout_at(deadline, self.way(reach).pool.request(request(url, headers, body))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(what_happened(&error, url)),
             Err(_) => return Err(Failure::Late),
@@ -281,7 +301,12 @@ fn what_happened(error: &ClientError, url: &Uri) -> Failure {
     if !error.is_connect() {
         return Failure::Broken;
     }
-    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    unconnected(error.source(), url)
+}
+
+/// Why there was no connection.
+fn unconnected(error: Option<&(dyn std::error::Error + 'static)>, url: &Uri) -> Failure {
+    let mut causes = std::iter::successors(error, |&cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref()) {
         Some(Unconnected::Refused(class)) => Failure::Refused(*class),
         Some(Unconnected::Unresolved) => Failure::Unresolved,

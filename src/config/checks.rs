@@ -19,7 +19,7 @@ pub(super) fn protection(settings: &mut Settings, verb: Verb, listen: Result<Soc
         && !listen.ip().to_canonical().is_loopback()
     {
         let harm = match verb {
-            Verb::Serve => "could read avatars through your account",
+            Verb::Serve | Verb::Check => "could read avatars through your account",
             Verb::Demo | Verb::Health | Verb::Migrate => "could use this proxy",
         };
         settings.object(

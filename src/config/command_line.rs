@@ -19,6 +19,7 @@ pub(super) enum Verb {
     Demo,
     Health,
     Migrate,
+    Check,
 }
 
 impl Verb {
@@ -28,6 +29,7 @@ impl Verb {
             Self::Demo => "demo",
             Self::Health => "health",
             Self::Migrate => "migrate",
+            Self::Check => "check",
         }
     }
 
@@ -46,7 +48,18 @@ impl Verb {
                 "--log-format" => flag.default,
                 _ => Preset::Elsewhere,
             },
+            // All that a proxy is told, and what is asked of the check itself.
+            Self::Check => match flag.name {
+                "--lookup" => Preset::Unset,
+                "--test-webhooks" => Preset::Is("false"),
+                _ => flag.default,
+            },
         }
+    }
+
+    /// Whether it is about a gateway and a store of one's own.
+    pub(super) fn is_in_earnest(self) -> bool {
+        matches!(self, Self::Serve | Self::Check)
     }
 }
 
@@ -63,6 +76,7 @@ const EXAMPLES: &str = "\
 Examples:
   avatar-proxy demo
   avatar-proxy serve --gateway-url http://localhost:3000
+  avatar-proxy check --gateway-url http://localhost:3000
   avatar-proxy health
   avatar-proxy serve --help";
 
@@ -104,6 +118,18 @@ Examples:
   avatar-proxy migrate --from sqlite:avatar-proxy.db \\
     --to redis+sentinel://10.0.0.7,10.0.0.8,10.0.0.9/main";
 
+const CHECK_EXAMPLES: &str = "\
+It says a line for each check, on stdout (--log-format=json: an object), and ends
+with 0 if nothing is wrong (warnings are not), with 1 if something is, and with 2
+if flags are mistaken, for then there is nothing to try. It looks nobody up and
+writes nothing anywhere unless it is told to, and may run beside the proxy.
+
+Examples:
+  # with the variables that the proxy is started with
+  avatar-proxy check
+  # the whole way to WhatsApp and to the receivers
+  avatar-proxy check --lookup 99900000001 --test-webhooks";
+
 const FORMS: &str = "\
 Forms:
   DURATION  90s, 15m, 6h, 7d, 1h30m
@@ -129,8 +155,11 @@ pub(super) fn read(
         Some(("demo", matches)) => (Verb::Demo, matches),
         Some(("health", matches)) => (Verb::Health, matches),
         Some(("migrate", matches)) => (Verb::Migrate, matches),
+        Some(("check", matches)) => (Verb::Check, matches),
         Some((_, matches)) => (Verb::Serve, matches),
-        None => return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo, health or migrate")),
+        None => {
+            return Err(command().error(ErrorKind::MissingSubcommand, "say serve, demo, health, check or migrate"));
+        }
     };
     let given = flags().iter().filter_map(|flag| Some((flag.name, text(flag, matches)?))).collect();
     Ok((verb, given))
@@ -182,6 +211,12 @@ fn command() -> Command {
                 .about("Move a store from a file to a Redis, which many replicas can share")
                 .override_usage("avatar-proxy migrate --from sqlite:<PATH> --to redis://<HOST>")
                 .after_help(MIGRATE_EXAMPLES),
+        )
+        .subcommand(
+            subcommand(Verb::Check)
+                .about("Try the settings of a proxy: gateway, store, webhooks, clocks, addresses; and say what to do")
+                .override_usage("avatar-proxy check --gateway-url <URL> [OPTIONS]")
+                .after_help(format!("{FORMS}\n\n{CHECK_EXAMPLES}")),
         )
 }
 

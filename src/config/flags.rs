@@ -3,7 +3,7 @@
 //! The command line, the help, the environment variables and the README's table all come from [`FLAGS`]. A flag that is not
 //! there does not exist, and a default is written nowhere else. `demo` differs from `serve` only where the two columns do.
 
-use Heading::{Budget, Changes, Freshness, Gateway, Listening, Logs, Store};
+use Heading::{Budget, Changes, Checking, Freshness, Gateway, Listening, Logs, Store};
 use Preset::{Elsewhere, Is, Required, Unset};
 
 /// What all variables begin with.
@@ -67,6 +67,8 @@ pub enum Heading {
     Store,
     /// What operators see.
     Logs,
+    /// What `check` may do besides.
+    Checking,
 }
 
 impl Heading {
@@ -81,6 +83,7 @@ impl Heading {
             Changes => "Changes",
             Store => "Store and memory",
             Logs => "Logs and metrics",
+            Checking => "Checking",
         }
     }
 }
@@ -104,7 +107,13 @@ impl Flag {
         // A password in a URL whose `@` was forgotten is one still. The key itself, where its path should be; an address of a webhook whose path is its password.
         matches!(
             self.name,
-            "--auth" | "--gateway-auth" | "--tls-key" | "--webhook" | "--webhook-secret" | "--gateway-webhook-secret"
+            "--auth"
+                | "--gateway-auth"
+                | "--tls-key"
+                | "--webhook"
+                | "--webhook-secret"
+                | "--gateway-webhook-secret"
+                | "--lookup"
         ) || matches!(self.name, "--store" | "--from" | "--to") && value.starts_with("redis")
     }
 
@@ -464,30 +473,23 @@ const FLAGS: &[Flag] = &[
         heading: Logs,
         help: "A second address for /metrics, /health and /ready alone, open to whoever reaches it",
     },
+    Flag {
+        name: "--lookup",
+        form: "PHONE",
+        default: Elsewhere,
+        demo_default: Elsewhere,
+        heading: Checking,
+        help: "For `check` alone: look this person up at the gateway, once and beside the budget. Unset, nobody is looked up",
+    },
+    Flag {
+        name: "--test-webhooks",
+        form: SWITCH,
+        default: Elsewhere,
+        demo_default: Elsewhere,
+        heading: Checking,
+        help: "For `check` alone: send each --webhook an `avatar.test`. Unset, they are connected to, and sent nothing",
+    },
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_are_named_after_flags() {
-        let url = flags().iter().find(|flag| flag.name == "--gateway-url").unwrap();
-        assert_eq!(url.variable(), "AVATAR_PROXY_GATEWAY_URL");
-    }
-
-    #[test]
-    fn every_flag_is_there_once_under_one_run_of_its_heading() {
-        let mut headings: Vec<_> = flags().iter().map(|flag| flag.heading.as_str()).collect();
-        headings.dedup();
-        assert_eq!(
-            headings,
-            ["Listening", "Gateway", "Budget", "Freshness", "Changes", "Store and memory", "Logs and metrics"],
-            "help would print a heading twice"
-        );
-        for (place, flag) in flags().iter().enumerate() {
-            assert!(flags()[place + 1..].iter().all(|other| other.name != flag.name), "{}", flag.name);
-            assert!(!flag.help.ends_with('.'), "{}: help goes on with the default", flag.name);
-        }
-    }
-}
+mod tests;

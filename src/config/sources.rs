@@ -102,7 +102,8 @@ impl Settings {
                     "has no effect with `migrate`, which goes with --from, --to and --log-format alone".to_owned()
                 }
                 _ if Verb::Migrate.preset(flag) == Preset::Required => "is for `migrate` alone".to_owned(),
-                Verb::Serve => "is for `demo` alone".to_owned(),
+                _ if Verb::Check.preset(flag) != flag.default => "is for `check` alone".to_owned(),
+                Verb::Serve | Verb::Check => "is for `demo` alone".to_owned(),
                 Verb::Health => {
                     "is nothing that `health` asks for: it needs to know where the proxy listens".to_owned()
                 }

@@ -1,7 +1,7 @@
 //! Connections and routes.
 //!
 //! Routing is as the gateway's router does it: letter case and one trailing slash do not matter, `/health` is open and at the
-//! root, everything else but the pictures is behind the password. Pictures are not the gateway's: their host knows no password,
+//! root, everything else but the pictures is behind the password. `/app/status` tells how a device is, without a lookup. Pictures are not the gateway's: their host knows no password,
 //! and their paths are taken to the letter.
 
 use std::convert::Infallible;
@@ -157,6 +157,9 @@ async fn answer(world: &Arc<World>, request: &Request<Incoming>) -> (Answer, Opt
             tokio::time::sleep(latency).await;
         }
         return (answer, Some(visit));
+    }
+    if get && route.strip_prefix(base.as_str()) == Some("/app/status") {
+        return (world.status(&asked(request, authorized)), None);
     }
     if !authorized {
         return (Answer::Http(unauthorized()), None);

@@ -175,6 +175,25 @@ impl World {
             }
         })
     }
+
+    /// How a device is, as the gateway itself knows it: no lookup, and counted as none.
+    pub(super) fn status(self: &Arc<Self>, asked: &Asked) -> Answer {
+        let state = self.state();
+        let condition = state.conditions.get(&state.account(asked)).copied().unwrap_or(DeviceState::Connected);
+        let reply = match (&state.mode, &state.refusal(asked), condition) {
+            (Mode::Everybody(reply), _, _) | (_, Some(reply), _) => reply.clone(),
+            (_, None, DeviceState::WithoutSession) => Reply::NoSession,
+            (_, None, condition) => Reply::json(
+                200,
+                format!(
+                    r#"{{"code":"SUCCESS","message":"Connection status retrieved","results":{{"device_id":"","is_connected":{},"is_logged_in":{}}}}}"#,
+                    condition == DeviceState::Connected,
+                    condition != DeviceState::LoggedOut,
+                ),
+            ),
+        };
+        state.render(self, asked, &reply)
+    }
 }
 
 impl State {
@@ -231,16 +250,8 @@ impl State {
         if let Mode::Everybody(reply) = &self.mode {
             return reply.clone();
         }
-        if !asked.authorized {
-            return Reply::Unauthorized;
-        }
-        if let Devices::Known(known) = &self.devices {
-            if asked.device.is_empty() && known.len() != 1 {
-                return Reply::DeviceIdRequired;
-            }
-            if !asked.device.is_empty() && !known.contains(&asked.device) {
-                return Reply::DeviceNotFound;
-            }
+        if let Some(refusal) = self.refusal(asked) {
+            return refusal;
         }
         if let Some(parameter) = asked.unreadable {
             return Reply::Internal(format!("failed to decode: schema: error converting value for \"{parameter}\""));
@@ -270,6 +281,18 @@ impl State {
             .get_mut(&jid)
             .and_then(|person| person.next_reply(&device))
             .unwrap_or_else(|| self.strangers.clone())
+    }
+
+    /// Why nobody is asked, whatever the request is about.
+    fn refusal(&self, asked: &Asked) -> Option<Reply> {
+        if !asked.authorized {
+            return Some(Reply::Unauthorized);
+        }
+        match &self.devices {
+            Devices::Known(known) if asked.device.is_empty() => (known.len() != 1).then_some(Reply::DeviceIdRequired),
+            Devices::Known(known) => (!known.contains(&asked.device)).then_some(Reply::DeviceNotFound),
+            Devices::Any => None,
+        }
     }
 
     /// Spends one of the device's allowance, if there is one left.

@@ -108,6 +108,15 @@ struct About<'a> {
 }
 
 impl Format {
+    /// The media type of an event's text.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Gowa => "application/json",
+            Self::CloudEvents => "application/cloudevents+json",
+        }
+    }
+
     fn write(self, about: &About<'_>, payload: impl Serialize) -> String {
         let &About { kind, device, id, subject, time } = about;
         let written = match self {

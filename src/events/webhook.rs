@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::Uri;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -24,7 +26,7 @@ use self::board::{Board, Figures};
 use self::deliver::{Deliver, Shared, judge};
 use self::desk::Ending;
 use self::lease::{Held, Leases};
-use super::{Events, PACE, Start, TRIM_BATCH};
+use super::{Event, Events, Format, PACE, Start, TRIM_BATCH};
 use crate::clock::{Clock, Timestamp};
 use crate::cursor::Cursor;
 use crate::metrics::Metrics;
@@ -355,11 +357,25 @@ impl Webhooks {
             return Ok(Tested { delivered: false, result: "address".to_owned(), took: Duration::ZERO });
         };
         let Shared { events, post, .. } = &self.0.shared;
-        let event = events.test(format!("test-{}", hex::encode(random::<16>())));
+        let event = events.test(test_id());
         let (headers, began) = (self.0.shared.headers(&endpoint, &event.id, &event.json), Instant::now());
         let (ending, result) = judge(&post.post(&url, headers, event.json, reach).await);
         Ok(Tested { delivered: ending == Ending::Delivered, result, took: began.elapsed() })
     }
+}
+
+/// The headers and the body of a test of an endpoint that a flag gives, for whoever sends it without a store.
+#[must_use]
+pub fn test_of(given: &Given, format: Format, now: Timestamp) -> (HeaderMap, Bytes) {
+    let event = Event::test(test_id(), now, format);
+    let secrets: Vec<_> = given.secret.iter().map(|text| Secret { text: text.clone(), until: None }).collect();
+    let mut headers = sign::headers(&secrets, &event.id, now, &event.json);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+    (headers, event.json)
+}
+
+fn test_id() -> String {
+    format!("test-{}", hex::encode(random::<16>()))
 }
 
 /// Has `new` sign from now on; the one before holds beside it for a while. Without a new one nothing is signed.

@@ -122,7 +122,7 @@ fn reason(status: u16, code: &str, message: &str) -> Option<Reason> {
 
 /// An envelope as it came.
 #[derive(Deserialize)]
-struct Said<'a> {
+pub(super) struct Said<'a> {
     #[serde(borrow)]
     code: Cow<'a, str>,
     #[serde(borrow)]
@@ -133,12 +133,21 @@ struct Said<'a> {
 
 impl<'a> Said<'a> {
     /// `None` for everything that is not a JSON object with a plausible `code` and a `message`.
-    fn read(body: &'a [u8]) -> Option<Self> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
         // serde would read a struct from an array too.
         let object = body.trim_ascii_start().first() == Some(&b'{');
         let said: Self = object.then(|| serde_json::from_slice(body).ok())??;
         let sane = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         (!said.code.is_empty() && said.code.len() <= CODE_MAX && said.code.bytes().all(sane)).then_some(said)
+    }
+
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// As they came.
+    pub(super) fn results(&self) -> Option<&str> {
+        self.results.map(RawValue::get)
     }
 
     fn envelope(&self, status: u16) -> Envelope {

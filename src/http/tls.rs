@@ -10,6 +10,10 @@ use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error as TlsError, InconsistentKeys, ServerConfig};
 use tokio_rustls::TlsAcceptor;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+
+use crate::clock::Timestamp;
 
 /// What is spoken behind it; the first that the client knows as well.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -63,6 +67,20 @@ impl Identity {
         Ok(())
     }
 
+    /// Until when clients believe the certificate that stands in its file now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn expires_at(&self) -> Result<Timestamp, Unusable> {
+        let chain = certificates(&self.certificate).map_err(|why| unusable(CERTIFICATE, &self.certificate, &why))?;
+        let own = chain
+            .first()
+            .and_then(|own| Certificate::from_der(own).ok())
+            .ok_or_else(|| unusable(CERTIFICATE, &self.certificate, "its first certificate cannot be read"))?;
+        let end = own.tbs_certificate().validity().not_after.to_unix_duration();
+        Ok(Timestamp::from_seconds(end.as_secs().try_into().unwrap_or(i64::MAX)))
+    }
+
     /// For one connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
@@ -73,7 +91,6 @@ const CERTIFICATE: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 
 fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, Vec<Unusable>> {
-    let unusable = |flag, path: &Path, why: &str| Unusable { flag, why: format!("{}: {why}", path.display()) };
     let chain = certificates(certificate).map_err(|why| unusable(CERTIFICATE, certificate, &why));
     let secret = private_key(key).map_err(|why| unusable(KEY, key, &why));
     let (chain, secret) = match (chain, secret) {
@@ -98,6 +115,10 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, Vec<Unusable>> {
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok(config)
+}
+
+fn unusable(flag: &'static str, path: &Path, why: &str) -> Unusable {
+    Unusable { flag, why: format!("{}: {why}", path.display()) }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -10,7 +10,7 @@
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
-//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `rows`, `schedule`, `log` and `endpoints` read
+//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `probe` does so without beginning a store, `rows`, `schedule`, `log` and `endpoints` read
 //! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `purse` from
 //! spending twice, `confirm` waits for the server's replicas, `migration` fills a store with what another engine holds; this file
 //! joins them.
@@ -23,6 +23,7 @@ mod link;
 mod log;
 pub mod migration;
 mod open;
+pub mod probe;
 mod purse;
 mod reply;
 mod rows;

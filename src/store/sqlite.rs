@@ -7,14 +7,15 @@
 //! * The file has one process. A second one is refused, because tokens and leases are handed out from this one's memory.
 //! * Tokens only grow, also over a crash: the highest is saved in the same transaction as the records that hold it.
 //!
-//! `open` looks at the file, `threads` runs the group commit, `rows`, `schedule`, `log`, `watches`, `endpoints` and `forget` hold
-//! the statements; `migration` reads all of it for another engine; this file joins them.
+//! `open` looks at the file, `probe` does so without opening it, `threads` runs the group commit, `rows`, `schedule`, `log`,
+//! `watches`, `endpoints` and `forget` hold the statements; `migration` reads all of it for another engine; this file joins them.
 
 mod endpoints;
 mod forget;
 mod log;
 pub mod migration;
 mod open;
+pub mod probe;
 mod rows;
 mod schedule;
 mod threads;
@@ -60,7 +61,7 @@ impl Sqlite {
     /// Opens the file, and makes it if there is none. Blocks for some milliseconds, so it is called before serving starts.
     ///
     /// Beside the file there will be `<file>.lock`, which is never removed, and while it is open `<file>-wal` and
-    /// `<file>-shm`, which belong to it: a backup takes the three together, or better uses `sqlite3 <file> .backup`.
+    /// `<file>-shm`, which belong to it. How to back it up and put it back stands in the README.
     ///
     /// # Errors
     /// When the file cannot be used: it is held by another process, is not a database, is another program's or a newer

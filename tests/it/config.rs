@@ -43,7 +43,9 @@ impl Given {
         match self.parse() {
             Ok(Command::Serve(config)) => *config,
             Ok(Command::Demo(demo)) => demo.against("http://127.0.0.1:1".parse().unwrap()),
-            Ok(Command::Gateway(_) | Command::Health(_) | Command::Migrate(_)) => panic!("a proxy was expected"),
+            Ok(Command::Gateway(_) | Command::Health(_) | Command::Check(_) | Command::Migrate(_)) => {
+                panic!("a proxy was expected")
+            }
             Err(Stop::Mistakes(mistakes)) => panic!("{mistakes}"),
             Err(Stop::CommandLine(error)) => panic!("{error}"),
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What may be used on the same floor. `entry` and `change` speak of one another's types, the lookup asks the budget, and
 /// `config` fills the log's part.
-const NEIGHBOURS: [(&str, &[&str]); 8] = [
+const NEIGHBOURS: [(&str, &[&str]); 9] = [
     ("activity", &["jid"]),
     ("outcome", &["clock", "jid", "go_json"]),
     ("entry", &["clock", "outcome", "change", "jid", "record"]),
@@ -17,6 +17,7 @@ const NEIGHBOURS: [(&str, &[&str]); 8] = [
     ("record", &["clock", "outcome", "jid"]),
     ("avatars", &["budget"]),
     ("config", &["telemetry", "health"]),
+    ("check", &["health", "open_files"]),
 ];
 
 /// The simulated gateway stands beside the house and borrows its words.

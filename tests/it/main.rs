@@ -1,7 +1,9 @@
 //! Behaviour, through real sockets, stores and processes. One file per promise or capability.
 
+mod backup;
 mod budget;
 mod changes;
+mod check;
 mod compose;
 mod config;
 mod dashboards;

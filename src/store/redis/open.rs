@@ -27,7 +27,7 @@ pub(super) const FORMAT: u8 = 2;
 const OLDEST: &str = "7.0";
 
 /// What was found.
-enum Found {
+pub(super) enum Found {
     /// A store.
     Open(Seen, Begun),
     /// What another program made, and in which format.
@@ -39,7 +39,7 @@ enum Found {
 }
 
 /// Whether a log was begun now.
-enum Begun {
+pub(super) enum Begun {
     No,
     /// There was nothing.
     Empty,
@@ -140,7 +140,7 @@ fn found(answer: Value) -> Result<Found, StoreError> {
     })
 }
 
-fn refused(said: &str, meta: &str, found: &Found) -> String {
+pub(super) fn refused(said: &str, meta: &str, found: &Found) -> String {
     match found {
         Found::Other(format) => other(said, *format),
         Found::Unfinished => format!(
@@ -162,7 +162,7 @@ pub(super) fn foreign(said: &str, meta: &str) -> String {
     format!("the key {meta} at {said} is another program's: give this one a ?prefix= of its own")
 }
 
-fn text(version: Value) -> String {
+pub(super) fn text(version: Value) -> String {
     match version {
         Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
@@ -171,7 +171,7 @@ fn text(version: Value) -> String {
 }
 
 /// Valkey, too, says which Redis it speaks like.
-fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
+pub(super) fn check_version(said: &str, info: &str) -> Result<(), OpenError> {
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().trim();
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
@@ -191,7 +191,7 @@ pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
             "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()
         }
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), and all commands on its keys"
+            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), INFO, and all commands on its keys"
                 .to_owned()
         }
         (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot), _)

@@ -114,7 +114,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Connection, File), OpenError>
 }
 
 /// The absolute path without symbolic links, so that one file has one lock whatever it is called.
-fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     match path.canonicalize() {
         Ok(file) if file.is_file() => Ok(file),
         Ok(_) => Err(OpenError(format!("{} is not a file: name a file for the store", path.display()))),
@@ -136,11 +136,17 @@ fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     }
 }
 
+/// What lies beside the file, under its name and an ending.
+pub(super) fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut path = OsString::from(file);
+    path.push(ending);
+    path.into()
+}
+
 /// Takes the lock that keeps a second process out. It is on a file of its own because SQLite's locks on the database end when
 /// any descriptor of it is closed; the operating system releases this one when its holder is gone, however it went.
 fn lock(file: &Path) -> Result<File, OpenError> {
-    let mut path = OsString::from(file);
-    path.push(".lock");
+    let path = beside(file, ".lock");
     let lock = private(OpenOptions::new().write(true).create(true).truncate(false))
         .open(&path)
         .map_err(|error| unwritable(file, &format!("its lock file cannot be made: {error}")))?;
@@ -178,15 +184,15 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-fn connect(file: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+pub(super) fn connect(file: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     // Each connection belongs to one thread, so SQLite need not guard it.
     let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
-/// Refuses what is not ours, by reading only.
-fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+/// Refuses what is not ours, by reading only. Whether there is anything yet.
+pub(super) fn identify(connection: &Connection, file: &Path) -> Result<bool, OpenError> {
     let read = |statement: &str| connection.query_row(statement, [], |row| row.get::<_, i64>(0));
     let failed = |error: rusqlite::Error| explain(file, &error);
     let file = file.display();
@@ -194,8 +200,8 @@ fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let version = read("PRAGMA user_version").map_err(failed)?;
     let tables = read("SELECT count(*) FROM sqlite_schema").map_err(failed)?;
     match (application, version) {
-        (0, 0) if tables == 0 => Ok(()),
-        (APPLICATION, 1..=VERSION) => Ok(()),
+        (0, 0) if tables == 0 => Ok(false),
+        (APPLICATION, 1..=VERSION) => Ok(true),
         (APPLICATION, version) => Err(OpenError(format!(
             "the store {file} has version {version}, and this program knows version {VERSION}: start the program that made \
              it, or name another file"
@@ -204,8 +210,13 @@ fn identify(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Sets the connection up, and the file if it is new.
+/// Sets the connection up, and the file if it is new. A copy that is put back gets another epoch: the places of its log are given
+/// again, to other changes than those that subscribers have seen there.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    if is_copy(connection)? {
+        connection.execute("UPDATE meta SET epoch = lower(hex(randomblob(8)))", [])?;
+        tracing::warn!("the store is a backup that was put back: subscribers are told of a gap");
+    }
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
     connection.execute_batch(WRITER)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -217,22 +228,29 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     schedule::end_leases(connection)
 }
 
+/// Whether somebody else wrote the file: ours are in WAL mode before there is anything in them, and what `VACUUM INTO` writes is not.
+fn is_copy(connection: &Connection) -> rusqlite::Result<bool> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version > 0 && mode != "wal")
+}
+
 /// Reads a page of every table, so that a file that is damaged at its root is found now. Returns the highest token.
-fn inspect(connection: &Connection) -> rusqlite::Result<u64> {
+pub(super) fn inspect(connection: &Connection) -> rusqlite::Result<u64> {
     for table in ["subjects", "entries", "devices", "log", "endpoints", "deliveries"] {
         connection.query_row(&format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
     }
     connection.query_row("SELECT tokens FROM meta", [], |row| row.get(0))
 }
 
-fn unwritable(file: &Path, why: &str) -> OpenError {
+pub(super) fn unwritable(file: &Path, why: &str) -> OpenError {
     OpenError(format!(
         "the store {} cannot be written: {why}; let the user that runs this program write there, or name another file",
         file.display()
     ))
 }
 
-fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
+pub(super) fn explain(file: &Path, error: &rusqlite::Error) -> OpenError {
     let sentence = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "is not a SQLite database: name another file for the store".to_owned(),
         Some(ErrorCode::DatabaseCorrupt) => {

@@ -1,6 +1,7 @@
 //! An authority of our own, and the certificates that it signs.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -37,9 +38,22 @@ impl Authority {
     }
 
     pub(crate) fn signs(&self, names: &[&str]) -> Signed {
+        self.signs_with(names, |_| {})
+    }
+
+    /// One that is good for so much longer; `None`: no longer.
+    pub(crate) fn signs_for(&self, names: &[&str], left: Option<Duration>) -> Signed {
+        let now = SystemTime::now();
+        let end = left.map_or(now - Duration::from_secs(60), |left| now + left);
+        self.signs_with(names, |params| params.not_after = end.into())
+    }
+
+    fn signs_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.0).unwrap();
         Signed {
             certificate: certificate.der().clone(),
             certificate_pem: certificate.pem(),

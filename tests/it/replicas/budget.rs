@@ -195,9 +195,10 @@ impl Ordeal {
                 for member in members.iter().flatten() {
                     let (budget, starts, ada) = (member.budget.clone(), starts.clone(), ada.clone());
                     if random.u32(..3) == 0 {
+                        let clock = clock.clone();
                         asking.spawn(async move {
                             if let Ok(mut permit) = look(&budget, &ada, 5 * SECOND).await {
-                                starts.lock().unwrap().push(permit.drawn_at());
+                                starts.lock().unwrap().push((permit.drawn_at(), clock.elapsed()));
                                 budget.report(&mut permit, &present()).await;
                             }
                         });
@@ -210,13 +211,15 @@ impl Ordeal {
         asking.abort_all();
         let mut starts = std::mem::take(&mut *starts.lock().unwrap());
         starts.sort_unstable();
-        // In each time between two starts: what has started before it, less what the rate had allowed, was never less than now.
-        let mut least = f64::INFINITY;
-        for (before, at) in starts.iter().enumerate() {
-            let (allowed, before) = (rate * at.as_secs_f64(), f64::from(u32::try_from(before).unwrap()));
-            least = least.min(before - allowed);
-            let most = before + 1.0 - allowed - least;
-            assert!(most <= f64::from(burst) + 1e-6, "a burst of {most} until {at:?}; seed {seed}");
+        // When the store drew for a look lies between when it was asked and when it had answered. From each time at which one was asked
+        // to each at which all asked so far had answers: what has started, less what the rate allowed, is the burst at most.
+        let (mut least, mut answered) = (f64::INFINITY, Duration::ZERO);
+        for (before, (asked_at, answered_at)) in starts.iter().enumerate() {
+            let before = f64::from(u32::try_from(before).unwrap());
+            least = least.min(before - rate * asked_at.as_secs_f64());
+            answered = answered.max(*answered_at);
+            let most = before + 1.0 - rate * answered.as_secs_f64() - least;
+            assert!(most <= f64::from(burst) + 1e-6, "a burst of {most} until {answered:?}; seed {seed}");
         }
         Endured { starts: starts.len(), time: clock.elapsed().saturating_sub(began), ends, losses }
     }

@@ -162,7 +162,8 @@ async fn what_the_flags_give_is_made_anew_in_an_emptied_store_and_dropped_by_who
     all_have(&apps[1], &world, &[ADA], "2").await;
     eventually("it is told of the gap, and of what came behind it", async || {
         let told = lines(&old.requests());
-        told.contains(&"avatar.gap".into()) && told.ends_with(&["avatar.changed 999001 2".into()])
+        // Whoever delivered before the store was emptied may have begun with it as well.
+        ["avatar.gap", "avatar.changed 999001 2"].iter().all(|event| told.iter().any(|other| other == event))
     })
     .await;
     all_look(&apps).await;

@@ -1,8 +1,9 @@
 //! Measures a store: every call's time and failures, for every engine alike, and whether it works.
 //!
 //! The rules kept here:
-//! * A store that hangs is a store that failed: each call has a deadline, and after one that passed, calls fail at once until the
-//!   store works again, so that a hanging disk costs a client seconds once and not each time, and nothing piles up before it.
+//! * A store that hangs is a store that failed: each call has a deadline, and after one that failed late, by this deadline or by the
+//!   engine's own, calls fail at once until the store works again, so that a hanging disk or server costs a client seconds once and
+//!   not each time, and nothing piles up before it.
 //! * A store fails from the first call that does, and works again when its [`Store::check`] succeeds, not before: on a full disk
 //!   every read succeeds, and so does a write that changes nothing. While it fails it is checked every second, whether
 //!   anybody asks for anything or not.
@@ -31,6 +32,9 @@ mod tests;
 
 /// No call takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What fails after this time was waited for in vain.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
@@ -148,10 +152,9 @@ impl Measured {
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let began = Instant::now();
-        let (result, late) = match tokio::time::timeout(self.deadline, call).await {
-            Ok(result) => (result, false),
-            Err(_) => (Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))), true),
-        };
+        let result = tokio::time::timeout(self.deadline, call)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))));
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());
         // Who was fenced off was answered, and rightly so; replicas that lag are no failure either.
         if let Err(error) = &result
@@ -159,7 +162,7 @@ impl Measured {
         {
             self.metrics.store_errors.with_label_values(&[operation]).inc();
             if let StoreError::Unavailable(reason) = error {
-                self.fails(operation, reason, began, late);
+                self.fails(operation, reason, began, began.elapsed() >= LATE.min(self.deadline));
             }
         }
         result

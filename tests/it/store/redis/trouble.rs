@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use avatar_proxy::clock::Clock;
+use avatar_proxy::metrics::Metrics;
 use avatar_proxy::outcome::Token;
-use avatar_proxy::store::{Applied, StoreError, What, Write};
+use avatar_proxy::store::measured::Measured;
+use avatar_proxy::store::redis::{Address, Redis as Engine};
+use avatar_proxy::store::{Applied, Store as _, StoreError, What, Write};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{change, done, full, write};
@@ -227,6 +231,20 @@ async fn a_server_that_stands_still_fails_calls_in_time() {
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     server.resume();
     eventually("it answers again", async || store.find(&full("1")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_costs_the_first_call_seconds_and_the_others_nothing() {
+    let server = Server::start();
+    let engine = Engine::open(Address::parse(&server.url()).unwrap(), Clock::system()).await.unwrap();
+    let store = Measured::new(Arc::new(engine), Arc::new(Metrics::new()));
+    store.find(&full("1")).await.unwrap();
+    server.pause();
+    assert!(store.find(&full("1")).await.is_err());
+    let began = Instant::now();
+    assert!(store.find(&full("1")).await.is_err());
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    server.resume();
 }
 
 #[tokio::test]

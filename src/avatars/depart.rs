@@ -162,10 +162,8 @@ impl Inner {
         };
         let priority = pilot.priority();
         let seated = |place| pilot.seated(place, &self.budget, priority);
-        let (permit, starts) = tokio::select! {
-            drawn = self.budget.without_store(permit, self.patience(pilot), seated) => drawn?,
-            () = pilot.abandoned() => return Err(abandoned()),
-        };
+        let drawing = self.budget.without_store(permit, self.patience(pilot), seated);
+        let (permit, starts) = unless_abandoned(pilot, drawing).await?;
         if !starts {
             return Ok(Unrecorded::Waited(permit));
         }
@@ -178,10 +176,7 @@ impl Inner {
     async fn wait_again(&self, permit: Permit, drawn: Drawn, pilot: &Pilot) -> Result<Permit, Refusal> {
         let priority = pilot.priority();
         let seated = |place| pilot.seated(place, &self.budget, priority);
-        tokio::select! {
-            permit = self.budget.again(permit, drawn, self.patience(pilot), seated) => permit,
-            () = pilot.abandoned() => Err(abandoned()),
-        }
+        unless_abandoned(pilot, self.budget.again(permit, drawn, self.patience(pilot), seated)).await
     }
 
     /// How long a look may take and be written down.
@@ -206,11 +201,7 @@ impl Inner {
 
     /// Waits for the budget, and no longer than anybody waits for this.
     async fn queue(&self, key: &Key, pilot: &Pilot) -> Result<Permit, Refusal> {
-        let patience = self.patience(pilot);
-        tokio::select! {
-            permit = self.admit(key, pilot, patience) => permit,
-            () = pilot.abandoned() => Err(abandoned()),
-        }
+        unless_abandoned(pilot, self.admit(key, pilot, self.patience(pilot))).await
     }
 
     /// Ends a flight that other replicas may wait for, if it did not end with its write.
@@ -228,6 +219,14 @@ impl Inner {
         let entry = held.entry.filter(|entry| need.is_met_by(entry, now))?;
         let slot = Slot::new(&entry, super::History::from(&held.state), held.requested_at);
         Some(self.memory.adopt(key, slot, now))
+    }
+}
+
+/// Waits no longer than anybody waits for the flight.
+async fn unless_abandoned<T>(pilot: &Pilot, waiting: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::select! {
+        result = waiting => result,
+        () = pilot.abandoned() => Err(abandoned()),
     }
 }
 

@@ -229,14 +229,20 @@ async fn a_reader_that_is_no_subscriber_is_not_counted_as_one() {
     assert_eq!(figures(&world), (0, 3, 1, 0));
 }
 
-#[tokio::test]
-async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
-    let world = World::new();
+/// A reader that has read the eleventh record, of the tail.
+async fn abreast_at_eleven(world: &World) -> Reader {
     world.append(10);
     let mut abreast = world.read(Start::Now, Filter::default()).await;
     world.append(1);
     world.followed().await;
     assert_eq!(sequences(&mut abreast, 1).await, [11]);
+    abreast
+}
+
+#[tokio::test]
+async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
+    let world = World::new();
+    let mut abreast = abreast_at_eleven(&world).await;
     let before = abreast.cursor();
     let mut forgettings = world.events.forgettings();
     forgettings.mark_unchanged();
@@ -256,11 +262,7 @@ async fn whoever_stood_in_a_log_whose_place_another_took_is_told_of_a_gap() {
 #[tokio::test]
 async fn where_a_log_goes_on_under_another_name_nothing_is_told_twice() {
     let world = World::new();
-    world.append(10);
-    let mut abreast = world.read(Start::Now, Filter::default()).await;
-    world.append(1);
-    world.followed().await;
-    assert_eq!(sequences(&mut abreast, 1).await, [11]);
+    let mut abreast = abreast_at_eleven(&world).await;
     let before = abreast.cursor();
     let later = Extent { epoch: "00000000000000bb".parse().unwrap(), trimmed: 0, last: 15, former: Some(before) };
     *world.shelf.extent.lock().unwrap() = later;

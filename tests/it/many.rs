@@ -9,17 +9,10 @@ use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::wire::Wire;
 
-const CONNECTIONS: usize = 10_000;
+const CONNECTIONS: u16 = 10_000;
 
 /// What both sides need for these, and for the tests that run beside this one.
 const FILES: u64 = 12_000;
-
-/// What a metric line of the process says now.
-async fn connections(client: &Client) -> usize {
-    let page = client.get("/metrics").await;
-    let line = page.text().lines().find_map(|line| line.strip_prefix("avatar_proxy_http_connections "));
-    line.and_then(|value| value.parse().ok()).expect("the figure is there")
-}
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_are_held_while_others_are_answered() {
@@ -36,7 +29,7 @@ async fn ten_thousand_idle_connections_are_held_while_others_are_answered() {
 
     let address = process.address();
     let mut opening = JoinSet::new();
-    let mut held = Vec::with_capacity(CONNECTIONS);
+    let mut held = Vec::with_capacity(CONNECTIONS.into());
     for _ in 0..CONNECTIONS {
         // Not more at once than wait to be accepted.
         if opening.len() == 100 {
@@ -52,11 +45,11 @@ async fn ten_thousand_idle_connections_are_held_while_others_are_answered() {
     held.extend(opening.join_all().await);
 
     let fresh = Client::new(address);
-    let open = connections(&fresh).await;
+    let open = fresh.metric("avatar_proxy_http_connections").await;
     let started = Instant::now();
     fresh.avatar("999001").await.expect(200, "hit; ttl=");
     let took = started.elapsed();
-    assert!(open > CONNECTIONS, "{open} connections are open");
+    assert!(open > f64::from(CONNECTIONS), "{open} connections are open");
     assert!(took < Duration::from_secs(1), "an answer beside {open} connections took {took:?}");
     drop(held);
     let (status, _) = process.terminate();

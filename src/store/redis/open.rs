@@ -23,6 +23,9 @@ use crate::store::{OpenError, StoreError};
 /// was released with an older one. None was: 1 is refused.
 pub(super) const FORMAT: u8 = 2;
 
+/// What a server is that takes no writes.
+pub(super) const READ_ONLY: &str = "is a read-only replica: name its primary, or the Sentinels that know it";
+
 /// What the server must be.
 const OLDEST: &str = "7.0";
 
@@ -64,9 +67,7 @@ pub(super) async fn open(address: Address, clock: Clock) -> Result<Shared, OpenE
 pub(super) async fn connect(address: Address, clock: Clock) -> Result<Shared, OpenError> {
     let said = address.to_string();
     let meta = address.meta();
-    let link = Link::new(address).map_err(|error| {
-        OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
-    })?;
+    let link = link(address)?;
     let (tip, _) = watch::channel(0);
     let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
     let (scripts, landings, confirmed) = (Scripts::new(), Landings::default(), Confirmed::default());
@@ -75,6 +76,14 @@ pub(super) async fn connect(address: Address, clock: Clock) -> Result<Shared, Op
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;
     Ok(shared)
+}
+
+/// The way to a server, which is not gone yet.
+pub(super) fn link(address: Address) -> Result<Link, OpenError> {
+    let said = address.to_string();
+    Link::new(address).map_err(|error| {
+        OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
+    })
 }
 
 impl Shared {
@@ -200,7 +209,7 @@ pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
             "is a node of a cluster: write redis+cluster://".to_owned()
         }
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            "is a read-only replica: name its primary, or the Sentinels that know it".to_owned()
+            READ_ONLY.to_owned()
         }
         (_, Some("OOM")) => "has no room left: give it more (maxmemory)".to_owned(),
         (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "is still loading its data: try again soon".to_owned(),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
 
 use super::address::Address;
-use super::link::{ANSWER, Link, Wire};
-use super::open::{FORMAT, Found, check_version, explain, refused, text};
+use super::link::{ANSWER, Wire};
+use super::open::{FORMAT, Found, READ_ONLY, check_version, explain, link, refused, text};
 use crate::clock::Timestamp;
 use crate::store::OpenError;
 
@@ -51,18 +51,14 @@ pub struct Seen {
 pub async fn probe(address: Address) -> Result<Seen, OpenError> {
     let said = address.to_string();
     let meta = address.meta();
-    let link = Link::new(address).map_err(|error| {
-        OpenError(format!("the authorities for the store {said} cannot be read: {error}; name a file that can"))
-    })?;
+    let link = link(address)?;
     let failed = |error: RedisError| explain(&link.address, &error);
     let mut asked = Asked { wire: link.connect(ANSWER).await.map_err(failed)?, meta };
     let info = asked.info().await.map_err(failed)?;
     let version = info.get("redis_version").cloned().unwrap_or_default();
     check_version(&said, &format!("redis_version:{version}"))?;
     if info.get("role").is_some_and(|role| role == "slave") {
-        return Err(OpenError(format!(
-            "the Redis at {said} is a read-only replica: name its primary, or the Sentinels that know it"
-        )));
+        return Err(OpenError(format!("the Redis at {said} {READ_ONLY}")));
     }
     let begun = match asked.holds().await.map_err(failed)? {
         Holds::Nothing => false,

@@ -139,14 +139,6 @@ impl TestApp {
     pub(crate) fn app(&self) -> &avatar_proxy::App {
         &self.app
     }
-
-    /// The value of a metric line, named with its labels as it is printed: `avatar_proxy_lookups_total{met="memory"}`; 0 when
-    /// it is not there.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let answer = self.client.get("/metrics").await;
-        let line = answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
-        line.map_or(0.0, |value| value.parse().expect("a metric is a number"))
-    }
 }
 
 impl Deref for TestApp {

@@ -66,6 +66,14 @@ impl Client {
         self.get_with(&format!("/user/avatar?phone={phone}"), &[("cache-control", cache_control)]).await
     }
 
+    /// The value of a metric line, named with its labels as it is printed: `avatar_proxy_lookups_total{met="memory"}`; 0 when
+    /// it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").await;
+        let line = answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
+        line.map_or(0.0, |value| value.parse().expect("a metric is a number"))
+    }
+
     /// The change log from its beginning.
     pub(crate) async fn change_log(&self) -> Vec<serde_json::Value> {
         let (mut all, mut after) = (vec![], String::new());

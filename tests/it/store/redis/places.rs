@@ -91,16 +91,18 @@ async fn in_a_cluster_the_node_that_has_the_keys_is_found() {
     assert!(said.contains("is a node of a cluster"), "{said}");
 }
 
+/// A Sentinel that watches this server as `main`, and is told so besides.
+fn sentinel(primary: &Server, besides: &str) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let told = format!("sentinel monitor main 127.0.0.1 {} 1\n{besides}", primary.port());
+    std::fs::write(folder.path().join("redis.conf"), told).unwrap();
+    Server::in_folder(folder, &["--sentinel"])
+}
+
 #[tokio::test]
 async fn sentinels_may_have_a_password_of_their_own() {
     let primary = Server::with(&["--requirepass theirs"]);
-    let folder = tempfile::tempdir().unwrap();
-    let watched = format!(
-        "sentinel monitor main 127.0.0.1 {} 1\nsentinel auth-pass main theirs\nrequirepass own\n",
-        primary.port()
-    );
-    std::fs::write(folder.path().join("redis.conf"), watched).unwrap();
-    let sentinel = Server::in_folder(folder, &["--sentinel"]);
+    let sentinel = sentinel(&primary, "sentinel auth-pass main theirs\nrequirepass own\n");
     let url = format!("redis+sentinel://:theirs@127.0.0.1:{}/main", sentinel.port());
     works(&open(&format!("{url}?sentinel_password=own")).await).await;
     for wrong in [url.clone(), format!("{url}?sentinel_password=theirs")] {
@@ -115,13 +117,8 @@ async fn when_the_primary_dies_the_one_that_the_sentinels_chose_takes_its_place(
     let replica = Server::with(&[&format!("--replicaof 127.0.0.1 {}", primary.port())]);
     eventually("the replica is in step", async || replica.text("INFO replication").contains("master_link_status:up"))
         .await;
-    let folder = tempfile::tempdir().unwrap();
-    let watched = format!(
-        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
-        primary.port()
-    );
-    std::fs::write(folder.path().join("redis.conf"), watched).unwrap();
-    let sentinel = Server::in_folder(folder, &["--sentinel"]);
+    let sentinel =
+        sentinel(&primary, "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n");
     let unknown = format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port());
     assert!(refusal(&unknown).await.contains("Sentinels that know no primary"), "{}", refusal(&unknown).await);
 

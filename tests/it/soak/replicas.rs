@@ -226,7 +226,9 @@ async fn what_is_announced_outlasts_a_hundred_primaries() {
     }
     is_over.store(true, Ordering::Relaxed);
     while load.join_next().await.is_some() {}
-    let log = fleet.any().1.change_log().await;
+    let client = &replicas[0].client;
+    eventually("the store is back after the last failover", async || client.get("/changes").await.status == 200).await;
+    let log = client.change_log().await;
     let kept: HashSet<_> = log.iter().map(|event| event["payload"]["id"].as_str().unwrap().to_owned()).collect();
     let told: Vec<String> = told.iter().flat_map(|told| told.lock().unwrap().clone()).collect();
     let gaps = told.iter().filter(|id| *id == "gap").count();

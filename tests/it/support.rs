@@ -10,6 +10,7 @@ pub(crate) mod eventually;
 pub(crate) mod failing;
 pub(crate) mod hand;
 pub(crate) mod network;
+pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod receiver;
 pub(crate) mod redis;

@@ -19,6 +19,7 @@ use crate::dashboards::{self, path, queries, rules};
 use crate::support::app::World;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
+use crate::support::port;
 use crate::support::process::Process;
 use crate::support::receiver::Receiver;
 use crate::support::redis::Redis;
@@ -93,7 +94,7 @@ impl Prometheus {
         config["scrape_configs"][0]["static_configs"] = json!([{"targets": targets}]);
         let file = folder.join("prometheus.yml");
         std::fs::write(&file, config.to_string()).unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = port::free();
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));

@@ -9,6 +9,7 @@ use avatar_proxy::demo::{Options, PersonHandle};
 use super::program::{Program, from_readme, python};
 use crate::support::app::World;
 use crate::support::eventually::eventually;
+use crate::support::port;
 use crate::support::process::Process;
 
 const ADA: &str = "999001";
@@ -23,7 +24,7 @@ async fn world() -> (World, PersonHandle) {
 async fn goes_on_after_any_crash(reader: impl Fn(&Path) -> Command) {
     let (world, ada) = world().await;
     // On the same address again after its kill.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = port::free();
     let world = world.flag(&format!("--listen={free}"));
     let folder = tempfile::tempdir().unwrap();
     let base = format!("http://{free}");

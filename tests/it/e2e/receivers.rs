@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -17,6 +17,7 @@ use super::program::{Program, from_readme, python};
 use crate::support::app::World;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
+use crate::support::port;
 use crate::support::process::Process;
 
 const ADA: &str = "999001";
@@ -74,7 +75,7 @@ fn in_javascript() -> Receiver {
 
 impl Receiver {
     fn new(program: fn(&Path) -> Command, handled: fn(&Path) -> Vec<String>, cut_off: fn(&Path)) -> Self {
-        Self { program, handled, cut_off, folder: tempfile::tempdir().unwrap(), address: free() }
+        Self { program, handled, cut_off, folder: tempfile::tempdir().unwrap(), address: port::free() }
     }
 
     /// Starts it, and waits until it listens.
@@ -109,17 +110,12 @@ impl Receiver {
     }
 }
 
-/// An address of this machine on which nobody listens.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A gateway whose people are looked at all the time, and flags for a proxy that has the same address after each kill.
 async fn world() -> (World, PersonHandle, PersonHandle) {
     let world = World::with(Options::default(), Clock::system()).await;
     let world = world.flag("--recheck-interval=100ms").flag("--webhook-allow-private");
     let [ada, bob] = [ADA, BOB].map(|person| world.gateway.person(person).picture("17"));
-    (world.flag(&format!("--listen={}", free())), ada, bob)
+    (world.flag(&format!("--listen={}", port::free())), ada, bob)
 }
 
 /// Asks for something to be done about an endpoint; what the answer says.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use redis::{Connection, Value};
 use tempfile::TempDir;
 
+use super::port;
+
 /// A running server, or one that was killed.
 pub(crate) struct Redis {
     running: Option<Running>,
@@ -44,9 +46,6 @@ impl Heard<'_> {
     }
 }
 
-/// Ports that the system gives to nobody by itself.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
 impl Redis {
     /// A server with the default configuration, which keeps nothing on disk.
     pub(crate) fn start() -> Self {
@@ -63,7 +62,7 @@ impl Redis {
         let options = options.iter().flat_map(|option| option.split(' ')).map(str::to_owned).collect();
         let mut server = Self { running: None, port: 0, options, folder };
         while server.running.is_none() {
-            server.port = fastrand::u16(PORTS);
+            server.port = port::any();
             server.running = server.run();
         }
         server

@@ -74,6 +74,8 @@ struct Shared {
     link: Link,
     scripts: Scripts,
     clock: Clock,
+    /// By what other replicas know whose a look is.
+    replica: u64,
     /// The key that all others follow from.
     meta: String,
     /// The highest token that was seen here.

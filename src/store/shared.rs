@@ -4,7 +4,7 @@
 //! * A **flight** is the right to look at one key, under a lease. Its name is the start token of its look, which fences it: what
 //!   a flight leaves behind is taken only while it is the key's flight and its lease has not run out. Whoever was stopped for
 //!   longer, and goes on, changes nothing, whether somebody else took over meanwhile or not: what it brings is as old as its
-//!   lease.
+//!   lease. Those of a replica that is not heard of for seconds, while others are, are made by whoever asks.
 //! * An **ending** is how the last flight of a key failed. While it counts, nobody repeats the flight; afterwards it is what the
 //!   next failure doubles the rest of.
 //! * [`Shared::ask`] is one step in the store: what is held, the ending, the flight of somebody else, and the start of one's own,

@@ -3,6 +3,7 @@
 pub(crate) mod budget;
 pub(crate) mod confirmed;
 mod emptied;
+mod killed;
 mod lookups;
 mod memories;
 mod opening;

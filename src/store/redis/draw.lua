@@ -1,7 +1,7 @@
 -- Takes a token and a place for a look.
--- ARGV: eight of a draft, the highest token that was seen, the clock.
-local seen = tonumber(ARGV[9])
-local refusal = draw(1, clock(ARGV[10]), seen)
+-- ARGV: eight of a draft, the replica, the highest token that was seen, the clock.
+local seen = tonumber(ARGV[10])
+local refusal = draw(1, clock(ARGV[11]), ARGV[9], seen)
 if refusal then
     return refusal
 end

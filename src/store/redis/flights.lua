@@ -17,7 +17,8 @@ local function millis_until(later, now)
     return math.ceil((later - now) / 1000)
 end
 
--- A flight is a MessagePack array: name, from when, until when, who began it, whether another replica waits for it.
+-- A flight is a MessagePack array: name, from when, until when, the question that began it, whether another replica waits for it,
+-- whose it is.
 local function flight_key(device, jid, variant)
     return base .. 'f:' .. variant .. device .. '\0' .. jid
 end

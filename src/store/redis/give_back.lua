@@ -1,4 +1,4 @@
--- ARGV: lanes and names of places, in turn.
-for at = 1, #ARGV, 2 do
-    redis.call('ZREM', base .. 'places:' .. ARGV[at], ARGV[at + 1])
+-- ARGV: the replica; lanes and names of places, in turn.
+for at = 2, #ARGV, 2 do
+    redis.call('ZREM', base .. 'places:' .. ARGV[at], ARGV[1] .. ' ' .. ARGV[at + 1])
 end

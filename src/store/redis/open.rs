@@ -71,7 +71,8 @@ pub(super) async fn connect(address: Address, clock: Clock) -> Result<Shared, Op
     let (tip, _) = watch::channel(0);
     let (tokens, seen) = (AtomicU64::new(0), RwLock::default());
     let (scripts, landings, confirmed) = (Scripts::new(), Landings::default(), Confirmed::default());
-    let shared = Shared { link, scripts, clock, meta, tokens, seen, tip, landings, confirmed };
+    let replica = fastrand::u64(..);
+    let shared = Shared { link, scripts, clock, replica, meta, tokens, seen, tip, landings, confirmed };
     let failed = |error: RedisError| explain(&shared.link.address, &error);
     let version = shared.send(&shared.scripts.version, &Arguments::default()).await.map_err(failed)?;
     check_version(&said, &text(version))?;

@@ -1,4 +1,4 @@
--- What the scripts about the budget begin with, behind `flights`: how buckets, places, devices and reserves are kept.
+-- What the scripts about the budget begin with, behind `presence`: how buckets, places, devices and reserves are kept.
 
 local BUCKETS, RECORDS, VERSIONS = base .. 'buckets', base .. 'device_records', base .. 'device_versions'
 local RESERVES, RESERVE_ENDS = base .. 'reserves', base .. 'reserve_ends'
@@ -69,11 +69,24 @@ local function room(burst, now)
     return burst - math.min(half, known)
 end
 
--- Takes a token and a place. The eight arguments from this one on: device, '1' and its name or '0' for the lane, the version or -1,
+-- Whether all places are taken, by replicas that are there.
+local function taken(places, me, now, most)
+    if redis.call('ZCARD', places) < most then
+        return false
+    end
+    for _, place in ipairs(redis.call('ZRANGE', places, 0, -1)) do
+        if is_absent(string.match(place, '^%d+'), me, now) then
+            redis.call('ZREM', places, place)
+        end
+    end
+    return redis.call('ZCARD', places) >= most
+end
+
+-- Takes a token and a place for a replica. The eight arguments from this one on: device, '1' and its name or '0' for the lane, the version or -1,
 -- tokens per second, burst, concurrency, the place's name, its lease in ms. Says what is in the way, or nothing.
-local function draw(at, now, seen)
+local function draw(at, now, me, seen)
     notice(seen)
-    local lane, rate, place = ARGV[at + 1], gain(tonumber(ARGV[at + 3]) / 1000000, now), ARGV[at + 6]
+    local lane, rate, place = ARGV[at + 1], gain(tonumber(ARGV[at + 3]) / 1000000, now), me .. ' ' .. ARGV[at + 6]
     local known = known_of(ARGV[at], now)
     if known[1] ~= tonumber(ARGV[at + 2]) then
         return { 'changed', known }
@@ -97,7 +110,7 @@ local function draw(at, now, seen)
     local refusal
     if bucket[1] < 1 - 1e-9 then
         refusal = { 'later', math.ceil((1 - bucket[1]) / rate) }
-    elseif redis.call('ZCARD', places) >= tonumber(ARGV[at + 5]) then
+    elseif taken(places, me, now, tonumber(ARGV[at + 5])) then
         refusal = { 'later', PLACE_PAUSE }
     else
         bucket[1] = math.max(0, bucket[1] - 1)

@@ -55,7 +55,7 @@ fn known(mut fields: Fields) -> Result<KnownDevice, StoreError> {
 #[async_trait]
 impl Purse for Redis {
     async fn draw(&self, wanted: Draft) -> Result<Drawn, StoreError> {
-        let arguments = draft(&wanted).number(self.token()).clock(&self.shared.clock);
+        let arguments = draft(&wanted).with(self.shared.replica).number(self.token()).clock(&self.shared.clock);
         let answer = Fields::of(self.run(|scripts| &scripts.draw, arguments).await?)?;
         let (drawn, token) = drawn(answer)?;
         self.saw(token);
@@ -63,7 +63,7 @@ impl Purse for Redis {
     }
 
     async fn give_back(&self, drafts: &[Draft]) -> Result<(), StoreError> {
-        let arguments = drafts.iter().fold(Arguments::default(), |arguments, draft| {
+        let arguments = drafts.iter().fold(Arguments::default().with(self.shared.replica), |arguments, draft| {
             arguments.with(lane(&draft.device, draft.is_own)).with(draft.place)
         });
         self.run(|scripts| &scripts.give_back, arguments).await.map(drop)
@@ -98,6 +98,7 @@ impl Purse for Redis {
             .with(wish.using.to_string())
             .number(wish.holders_max.into())
             .with(u8::from(wish.is_over))
+            .with(self.shared.replica)
             .clock(&self.shared.clock);
         let mut share = Fields::of(self.run(|scripts| &scripts.reserve, arguments).await?)?;
         let granted = share.text()?.parse().map_err(|_| unreadable("share"))?;

@@ -31,6 +31,7 @@ impl Shared for Redis {
             .or_empty(upto.map(super::millis))
             .or_empty(question.start.map(millis))
             .with(fastrand::u64(..))
+            .with(self.shared.replica)
             .number(self.token())
             .clock(&self.shared.clock);
         let arguments = match &question.draft {

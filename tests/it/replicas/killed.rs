@@ -1,0 +1,44 @@
+//! A replica that is killed while it has all of a device's places: its lookups are made by another one within seconds.
+
+use std::time::Duration;
+
+use avatar_proxy::clock::Clock;
+use avatar_proxy::demo::Options;
+use http::Method;
+use tokio::time::Instant;
+
+use super::ADA;
+use crate::support::app::World;
+use crate::support::process::Process;
+use crate::support::redis::Redis;
+
+const BOB: &str = "999002";
+const CAROL: &str = "999003";
+
+/// Sooner than the leases of its lookups end: the gateway's timeout, 20 s, and 10 s.
+const SOON: Duration = Duration::from_secs(25);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_another_replica_is_answered_though_the_one_that_was_killed_had_all_places() {
+    let server = Redis::start();
+    let world = World::with(Options::default(), Clock::system()).await.on(&server);
+    let world = world.flag("--gateway-rate=100/s").flag(&format!("--max-wait={}s", SOON.as_secs()));
+    let killed = Process::start(&world);
+    let other = Process::start(&world);
+    // So the device has places of its own: two.
+    killed.client.avatar("999009").await.expect(200, "fwd=miss; stored");
+    let mut held = vec![];
+    for phone in [ADA, BOB] {
+        let person = world.gateway.person(phone);
+        held.push(person.hold_next());
+        let client = killed.client.clone();
+        tokio::spawn(async move { client.send(Method::GET, &format!("/user/avatar?phone={phone}"), &[]).await });
+        person.arrived(1).await;
+    }
+    killed.kill();
+    let began = Instant::now();
+    let (ada, carol) = tokio::join!(other.client.avatar(ADA), other.client.avatar(CAROL));
+    ada.expect(200, "fwd=miss; stored");
+    carol.expect(200, "fwd=miss; stored");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}

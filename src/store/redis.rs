@@ -4,18 +4,19 @@
 //! * One Lua script for each atomic step (`scripts`), so that what is written together is seen together by every replica.
 //! * All keys have one hash tag, so that a cluster keeps them on one node, and begin with it, so that stores can share a server.
 //! * Nothing is left to the server's own expiry or clock: what is dropped is dropped by somebody who says so. Flights and endings
-//!   (`together`) and places in the budget (`purse`), which are over within minutes, are the exception.
+//!   (`together`), places in the budget (`purse`) and who is there (`attend`), which are over within minutes, are the exception.
 //! * A server that was emptied, or that lost what it was told last, is noticed by the next call of whoever has seen more: what is
 //!   there goes on as a log with another epoch, so that subscribers are told of a gap. Neither tokens nor places in the log are
 //!   given twice: an empty store's tokens begin where the clock stands, in microseconds, which is beyond all that were handed out.
 //! * Durable means here: acknowledged by the server, which keeps it as it was told to (`appendonly`, replicas).
 //!
-//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `probe` does so without beginning a store, `rows`, `schedule`, `log` and `endpoints` read
-//! what the scripts answer, `follow` hears of what other replicas append, `together` keeps them from looking twice, `purse` from
-//! spending twice, `confirm` waits for the server's replicas, `migration` fills a store with what another engine holds; this file
-//! joins them.
+//! `address` reads the URL, `link` keeps the connection, `open` looks at what is there, `probe` does so without beginning a store,
+//! `rows`, `schedule`, `log` and `endpoints` read what the scripts answer, `follow` hears of what other replicas append, `attend`
+//! tells them that this one is there, `together` keeps them from looking twice, `purse` from spending twice, `confirm` waits for the
+//! server's replicas, `migration` fills a store with what another engine holds; this file joins them.
 
 mod address;
+mod attend;
 mod confirm;
 mod endpoints;
 mod follow;
@@ -36,9 +37,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 pub use self::address::Address;
 
@@ -64,12 +65,12 @@ pub struct Redis {
     shared: Arc<Shared>,
     /// Whether it is open. Every call holds this, so that closing waits for those under way.
     is_open: tokio::sync::RwLock<bool>,
-    /// Ends `follower`, at the latest when this is dropped.
+    /// Ends `tasks`, at the latest when this is dropped.
     stop: DropGuard,
-    follower: Mutex<Option<JoinHandle<()>>>,
+    tasks: TaskTracker,
 }
 
-/// What the calls and the follower have in common.
+/// What the calls and the tasks have in common.
 struct Shared {
     link: Link,
     scripts: Scripts,
@@ -147,7 +148,8 @@ impl Shared {
 }
 
 impl Redis {
-    /// Connects, and begins a store if there is none. Belongs into a runtime, where it leaves a task that follows the log.
+    /// Connects, and begins a store if there is none. Belongs into a runtime, where it leaves tasks: one follows the log, one says that
+    /// this replica is there.
     ///
     /// # Errors
     /// When it cannot be used: it cannot be reached, refuses the password, is too old, or holds another program's or a newer
@@ -155,13 +157,10 @@ impl Redis {
     pub async fn open(address: Address, clock: Clock) -> Result<Self, OpenError> {
         let shared = Arc::new(open::open(address, clock).await?);
         let stop = CancellationToken::new();
-        let follower = tokio::spawn(follow::follow(shared.clone(), stop.clone()));
-        Ok(Self {
-            shared,
-            is_open: tokio::sync::RwLock::new(true),
-            stop: stop.drop_guard(),
-            follower: Mutex::new(Some(follower)),
-        })
+        let tasks = TaskTracker::new();
+        tasks.spawn(follow::follow(shared.clone(), stop.clone()));
+        tasks.spawn(attend::attend(shared.clone(), stop.clone()));
+        Ok(Self { shared, is_open: tokio::sync::RwLock::new(true), stop: stop.drop_guard(), tasks })
     }
 
     async fn run(&self, script: impl FnOnce(&Scripts) -> &Script, with: Arguments) -> Result<Value, StoreError> {
@@ -309,10 +308,8 @@ impl Store for Redis {
     async fn close(&self) {
         *self.is_open.write().await = false;
         self.stop.token().cancel();
-        if let Some(follower) = self.follower.lock().await.take() {
-            // One that panicked has ended as well.
-            drop(follower.await);
-        }
+        self.tasks.close();
+        self.tasks.wait().await;
         self.shared.link.close();
     }
 }

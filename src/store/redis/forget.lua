@@ -33,6 +33,7 @@ for _, name in ipairs(names_of(jid, devices)) do
         redis.call('XDEL', LOG, records[at + 1] .. '-0')
     end
     redis.call('DEL', base .. 'h:' .. name)
+    let_go(name)
     for _, delivery in ipairs(redis.call('SMEMBERS', base .. 'o:' .. name)) do
         held = true
         local sequence, endpoint = string.match(delivery, '^(%d+) (.*)$')

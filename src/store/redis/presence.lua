@@ -1,14 +1,16 @@
--- What the scripts begin with that ask who is there, behind `flights`.
+-- What the scripts begin with that ask who is there, behind `common`.
 --
--- A replica says each second that it is there, as it renews its share of the reserve. One that has not for a while is absent for
--- whoever has been there all that time: so nobody is absent because the server was away.
+-- Each replica says every second that it is there. One that has not for a while is absent for another that has been there all that
+-- time: so nobody is absent because the server was away.
+
+local REPLICAS = base .. 'replicas'
 
 -- For how long nothing was heard of who is absent, and between what was heard of who is there all the time (us).
 local ABSENT, BREAK = 5000000, 3000000
 
 -- What was heard of a replica: since when without a break, and when last.
 local function heard_of(replica)
-    local since, last = string.match(redis.call('GET', base .. 'r:' .. replica) or '', '^(%d+) (%d+)$')
+    local since, last = string.match(redis.call('HGET', REPLICAS, replica) or '', '^(%d+) (%d+)$')
     return tonumber(since), tonumber(last)
 end
 
@@ -17,7 +19,7 @@ local function hear(replica, now)
     if not since or now < last or last + BREAK < now then
         since = now
     end
-    redis.call('SET', base .. 'r:' .. replica, string.format('%.0f %.0f', since, now), 'PX', 3600000)
+    redis.call('HSET', REPLICAS, replica, string.format('%.0f %.0f', since, now))
 end
 
 -- Nothing is known of who was never heard of.

@@ -1,4 +1,4 @@
--- What the scripts about the budget begin with, behind `presence`: how buckets, places, devices and reserves are kept.
+-- What the scripts about the budget begin with, behind `flights` and `presence`: how buckets, places, devices and reserves are kept.
 
 local BUCKETS, RECORDS, VERSIONS = base .. 'buckets', base .. 'device_records', base .. 'device_versions'
 local RESERVES, RESERVE_ENDS = base .. 'reserves', base .. 'reserve_ends'

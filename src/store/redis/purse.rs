@@ -98,7 +98,6 @@ impl Purse for Redis {
             .with(wish.using.to_string())
             .number(wish.holders_max.into())
             .with(u8::from(wish.is_over))
-            .with(self.shared.replica)
             .clock(&self.shared.clock);
         let mut share = Fields::of(self.run(|scripts| &scripts.reserve, arguments).await?)?;
         let granted = share.text()?.parse().map_err(|_| unreadable("share"))?;

@@ -1,10 +1,9 @@
 -- Grants, renews or takes back a share of the reserve.
--- ARGV: holder, turn, the share that it uses, how many may have one, whether it wants none any more, the replica, the clock.
+-- ARGV: holder, turn, the share that it uses, how many may have one, whether it wants none any more, the clock.
 --
 -- The larger of what is granted and what is used is booked, because the answer may be lost. What nobody has booked is granted: a
 -- newcomer waits until the others have renewed with a place for it.
-local holder, turn, using, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), clock(ARGV[7])
-hear(ARGV[6], now)
+local holder, turn, using, most, now = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), clock(ARGV[6])
 for _, ended in ipairs(redis.call('ZRANGEBYSCORE', RESERVE_ENDS, '-inf', whole(now))) do
     redis.call('HDEL', RESERVES, ended)
     redis.call('ZREM', RESERVE_ENDS, ended)

@@ -25,6 +25,7 @@ impl Schedule for Redis {
         limit: usize,
     ) -> Result<Vec<Due>, StoreError> {
         let arguments = Arguments::default().with(device.as_str()).time(until).time(lease).limit(limit);
+        let arguments = arguments.with(self.shared.replica);
         let (taken, unreadable) = rows::taken(self.run(|scripts| &scripts.take_due, arguments).await?)?;
         if let Some(unreadable) = unreadable {
             // Nobody could look at them; left in the schedule, they would come up for ever.
@@ -41,7 +42,7 @@ impl Schedule for Redis {
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
         let arguments = Arguments::default().with(device.as_str()).time(now).time(lease).limit(limit);
-        let arguments = arguments.limit(rows::PROMOTED_MAX);
+        let arguments = arguments.limit(rows::PROMOTED_MAX).with(self.shared.replica);
         let (taken, unreadable) = rows::candidates(self.run(|scripts| &scripts.take_rechecks, arguments).await?)?;
         if let Some(unreadable) = unreadable {
             self.run(|scripts| &scripts.defer, unreadable).await?;

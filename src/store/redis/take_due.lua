@@ -1,4 +1,4 @@
--- ARGV: device, up to when, end of the lease, how many at the most.
+-- ARGV: device, up to when, end of the lease, how many at the most, the replica.
 local lease, taken = tonumber(ARGV[3]), {}
 local number = number_of(ARGV[1])
 if not number then
@@ -11,6 +11,7 @@ for at = 1, #due, 2 do
     local held = subject and subject.held[variant]
     if held then
         schedule(name, subject, variant, lease)
+        take(ARGV[5], variant, name, tonumber(due[at + 1]), lease)
         local device, jid = whose(name)
         taken[#taken + 1] =
             { device, jid, variant, tonumber(due[at + 1]), held.requested, subject.watch, held.record }

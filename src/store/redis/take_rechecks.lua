@@ -1,4 +1,5 @@
--- ARGV: device, now, end of the lease, how many at the most, how many may become ready at once.
+-- ARGV: device, now, end of the lease, how many at the most, how many may become ready at once, the
+-- replica.
 local taken, number = {}, number_of(ARGV[1])
 if not number then
     return taken
@@ -17,6 +18,7 @@ for at = 1, #ready, 2 do
     local subject = load(name)
     if subject then
         recheck_from(name, ARGV[3])
+        take(ARGV[6], '-', name, tonumber(ARGV[2]), ARGV[3])
         local device, jid = whose(name)
         local pictures = {}
         for variant, held in pairs(subject.held) do

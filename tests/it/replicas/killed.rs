@@ -1,4 +1,4 @@
-//! A replica that is killed while it has all of a device's places: its lookups are made by another one within seconds.
+//! A replica that is killed: what it was looking at, for clients or by itself, is looked at by another one within seconds.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::ADA;
 use crate::support::app::World;
+use crate::support::eventually::eventually;
 use crate::support::process::Process;
 use crate::support::redis::Redis;
 
@@ -41,4 +42,19 @@ async fn who_asks_another_replica_is_answered_though_the_one_that_was_killed_had
     ada.expect(200, "fwd=miss; stored");
     carol.expect(200, "fwd=miss; stored");
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_is_noticed_by_another_replica_though_the_one_that_was_killed_had_taken_it() {
+    let server = Redis::start();
+    let world = World::with(Options::default(), Clock::system()).await.on(&server).flag("--recheck-interval=100ms");
+    let ada = world.gateway.person(ADA).picture("17");
+    let killed = Process::start(&world);
+    killed.client.avatar(ADA).await.expect(200, "fwd=miss; stored");
+    let _held = ada.hold_next();
+    ada.arrived(2).await;
+    let other = Process::start(&world);
+    killed.kill();
+    ada.picture("18");
+    eventually("it is noticed", async || other.client.change_log().await.len() == 1).await;
 }

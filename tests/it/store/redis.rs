@@ -4,6 +4,7 @@ mod confirmed;
 mod flights;
 mod leases;
 mod places;
+mod presence;
 mod replicas;
 mod trouble;
 
@@ -19,7 +20,11 @@ use crate::support::redis::Redis as Server;
 pub(super) struct Keys(Server);
 
 pub(super) async fn open(url: &str) -> Opened {
-    Arc::new(Redis::open(Address::parse(url).unwrap(), Clock::system()).await.unwrap())
+    open_by(Clock::system(), url).await
+}
+
+async fn open_by(clock: Clock, url: &str) -> Opened {
+    Arc::new(Redis::open(Address::parse(url).unwrap(), clock).await.unwrap())
 }
 
 /// Why it cannot be opened.
@@ -36,7 +41,8 @@ impl Engine for Keys {
         Self(Server::start())
     }
 
+    /// By a clock that stands still: nobody is taken for dead, however long a test takes.
     async fn open(&self) -> Opened {
-        open(&self.0.url()).await
+        open_by(Clock::manual(std::time::SystemTime::now().into()), &self.0.url()).await
     }
 }

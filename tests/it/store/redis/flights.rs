@@ -7,9 +7,7 @@ use avatar_proxy::clock::Clock;
 use avatar_proxy::jid::Key;
 use avatar_proxy::outcome::{Class, Envelope, Failure, Token};
 use avatar_proxy::store::redis::{Address, Redis};
-use avatar_proxy::store::{
-    Applied, Ending, Landing, Purse as _, Question, ShareWish, Shared as _, Store as _, Told, Write,
-};
+use avatar_proxy::store::{Applied, Ending, Landing, Question, Shared as _, Store as _, Told, Write};
 
 use super::super::{at, full, key_of, preview, write};
 use super::Server;
@@ -35,19 +33,6 @@ impl Pair {
         let open = async || Redis::open(Address::parse(&server.url()).unwrap(), clock.clone()).await.unwrap();
         let (a, b) = (Arc::new(open().await), Arc::new(open().await));
         Self { server, clock, a, b }
-    }
-}
-
-impl Pair {
-    /// So many seconds go by, in each of which these replicas are heard of.
-    async fn goes_on(&self, seconds: u64, heard: &[&Redis]) {
-        for turn in 0..seconds {
-            self.clock.advance(Duration::from_secs(1));
-            for replica in heard {
-                let wish = ShareWish { holder: 1, turn, using: 0.0, holders_max: 0, is_over: false };
-                replica.reserve(wish).await.unwrap();
-            }
-        }
     }
 }
 
@@ -144,43 +129,6 @@ async fn a_flight_whose_lease_ran_out_leaves_nothing_behind_whoever_took_over() 
     assert!(matches!(a.apply(again).await.unwrap(), Applied::Late), "whatever it is computed from");
     let held = a.find(&full("1")).await.unwrap();
     assert_eq!((held.entry, held.revision), (Some(theirs.entry), revision));
-}
-
-#[tokio::test]
-async fn what_a_replica_had_under_way_that_is_not_heard_of_any_more_is_begun_by_another() {
-    let pair = Pair::new().await;
-    let Pair { a, b, .. } = &pair;
-    pair.goes_on(6, &[a, b]).await;
-    let (lost, _) = started(a, &full("1")).await;
-    pair.goes_on(5, &[b]).await;
-    assert!(matches!(b.ask(question(&full("1"))).await.unwrap(), Told::UnderWay { .. }), "it may yet be heard of");
-    pair.goes_on(1, &[b]).await;
-    let (next, _) = started(b, &full("1")).await;
-    assert!(next > lost);
-
-    // It only stood still.
-    pair.goes_on(1, &[a, b]).await;
-    let late = Write { start: lost, flown: true, ..write(&full("1"), Token(0), 1, 10) };
-    assert!(matches!(a.apply(late).await.unwrap(), Applied::Late));
-    assert!(matches!(a.ask(question(&full("1"))).await.unwrap(), Told::UnderWay { flight, .. } if flight == next));
-}
-
-#[tokio::test]
-async fn nobody_is_taken_for_dead_while_nobody_could_be_heard_of() {
-    let pair = Pair::new().await;
-    let Pair { clock, a, b, .. } = &pair;
-    pair.goes_on(6, &[a, b]).await;
-    let (flight, _) = started(a, &full("1")).await;
-    let is_under_way = async || {
-        let told = b.ask(question(&full("1"))).await.unwrap();
-        matches!(told, Told::UnderWay { flight: other, .. } if other == flight)
-    };
-    clock.advance(Duration::from_secs(9));
-    assert!(is_under_way().await, "b was not there either");
-    pair.goes_on(5, &[b]).await;
-    assert!(is_under_way().await, "b has not been there for long enough to know");
-    pair.goes_on(6, &[a, b]).await;
-    assert!(is_under_way().await, "both are there");
 }
 
 #[tokio::test]

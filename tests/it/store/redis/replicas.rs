@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use avatar_proxy::change::Change;
-use avatar_proxy::jid::{Jid, Key};
+use avatar_proxy::clock::Clock;
+use avatar_proxy::jid::{Device, Jid, Key};
 use avatar_proxy::outcome::Token;
 use avatar_proxy::store::{Applied, StoreError, What, Write};
 
 use super::super::suite::touch;
 use super::super::{Opened, at, change, done, full, key_of, preview, write};
-use super::{Server, open};
+use super::{Server, open, open_by};
 use crate::support::eventually::eventually;
 
 /// A stream's name and its entries, each a place and fields.
@@ -105,17 +106,25 @@ async fn who_was_forgotten_by_one_replica_does_not_come_back_by_another() {
 #[tokio::test]
 async fn nothing_is_left_of_who_was_forgotten() {
     let server = Server::start();
-    let store = open(&server.url()).await;
+    let clock = Clock::manual(at(0));
+    let store = open_by(clock.clone(), &server.url()).await;
     for key in [full("1"), preview("1"), key_of("d", "1", false, false), full("120363025246125486")] {
         changed(&store, &key, &format!("{key:?}")).await;
     }
+    eventually("it is heard of", async || server.ask("EXISTS {avatar-proxy}:replicas") == redis::Value::Int(1)).await;
+    assert_eq!(store.take_due(&Device::default(), at(10_000), at(20_000), 9).await.unwrap().len(), 3);
+    assert_eq!(store.take_rechecks(&Device::default(), at(10_000), at(20_000), 9).await.unwrap().len(), 2);
+    let hands =
+        |server: &Server| -> Vec<String> { redis::from_redis_value(server.ask("KEYS {avatar-proxy}:hand:*")).unwrap() };
+    assert_eq!(hands(&server).len(), 1);
     for who in ["1", "120363025246125486"] {
         store.forget(&Jid::parse(who).unwrap(), None, at(0)).await.unwrap();
     }
+    clock.advance(Duration::from_secs(900));
     store.forget_idle(at(-900), 1).await.unwrap();
     let mut keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server.raw()).unwrap();
     keys.sort_unstable();
-    let kept = ["devices", "log", "meta", "names"].map(|key| format!("{{avatar-proxy}}:{key}"));
+    let kept = ["devices", "log", "meta", "names", "replicas"].map(|key| format!("{{avatar-proxy}}:{key}"));
     assert_eq!(keys, kept);
     assert_eq!(store.read_log(0, 9).await.unwrap().records.iter().filter(|r| r.what == What::Forgotten).count(), 2);
 }

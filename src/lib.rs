@@ -28,7 +28,7 @@
 //! | duties | [`refresh`]: what is due; [`events`]: the change log's readers, and webhooks; [`migrate`]: moving a store to another engine |
 //! | core | [`avatars`]: the lookup; [`budget`]: who may ask the gateway now |
 //! | ports | [`store`]: what is remembered; [`gateway`]: the client; [`outbound`](mod@outbound): connections to addresses that others chose; they do not know each other |
-//! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`metrics`], [`trust`] |
+//! | vocabulary | [`jid`], [`activity`], [`outcome`], [`entry`], [`change`], [`recheck`], [`cursor`], [`duration`], [`record`], [`go_json`]: pure; [`clock`], [`deadline`], [`metrics`], [`trust`] |
 //!
 //! [`demo`] is the simulated gateway, for `avatar-proxy demo` and for the tests; it knows the vocabulary only.
 
@@ -50,6 +50,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod cursor;
+pub mod deadline;
 pub mod demo;
 pub mod duration;
 pub mod entry;

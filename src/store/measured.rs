@@ -21,6 +21,7 @@ use super::{
     Applied, Claim, DeviceRecord, Engine, Held, Log, Page, Shared, Size, Store, StoreError, Watch, Watched, Write,
 };
 use crate::clock::Timestamp;
+use crate::deadline::within;
 use crate::jid::{Device, Jid, Key, Subject};
 use crate::metrics::Metrics;
 
@@ -152,7 +153,7 @@ impl Measured {
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let began = Instant::now();
-        let result = tokio::time::timeout(self.deadline, call)
+        let result = within(self.deadline, call)
             .await
             .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {:?}", self.deadline))));
         self.metrics.store_seconds.with_label_values(&[operation]).observe(began.elapsed().as_secs_f64());

@@ -108,13 +108,11 @@ impl Wire {
     /// What the server calls this connection. A cluster's may be replaced unnoticed, and a new one waits for nothing that came
     /// before it.
     async fn identity(&mut self, key: &str) -> Result<Value, StoreError> {
-        match self {
-            Self::Server(_) => Ok(Value::Nil),
-            Self::Cluster(_) => {
-                let mut ask = redis::cmd("CLIENT");
-                ask.arg("ID");
-                Ok(self.send_to_node_of(key, ask).await?)
-            }
+        if !self.is_replaced_unnoticed() {
+            return Ok(Value::Nil);
         }
+        let mut ask = redis::cmd("CLIENT");
+        ask.arg("ID");
+        Ok(self.send_to_node_of(key, ask).await?)
     }
 }

@@ -1,7 +1,7 @@
 //! The connection: one face over a server, a Sentinel's choice and a cluster, which mends itself.
 //!
 //! The rules kept here:
-//! * Every call has a deadline, and so has every attempt to connect. A connection that did not answer in time is given up: it may
+//! * Every call has a deadline ([`within`]), and so has every attempt to connect. A connection that did not answer in time is given up: it may
 //!   be half open, and nothing else would find that out.
 //! * One attempt to connect at a time, however many wait for it; who comes right after one that failed is told the same.
 //! * A call whose connection turns out to be broken is made once more on a new one. Whatever it was, it may be made twice: every
@@ -22,6 +22,7 @@ use redis::{
 };
 
 use super::address::{Address, Shape};
+use crate::deadline::within;
 
 /// How long a call may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(2);
@@ -52,9 +53,15 @@ struct Current {
     generation: u64,
 }
 
-/// A connection as it is.
+/// A connection as it is, and how long its answers may take.
 #[derive(Clone)]
-pub(super) enum Wire {
+pub(super) struct Wire {
+    connection: Connection,
+    answer: Duration,
+}
+
+#[derive(Clone)]
+enum Connection {
     Server(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
@@ -62,23 +69,32 @@ pub(super) enum Wire {
 impl Wire {
     /// Sends a command. A cluster finds the node by the command's first key.
     pub(super) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Server(connection) => command.query_async(connection).await,
-            Self::Cluster(connection) => command.query_async(connection).await,
-        }
+        let answered = async {
+            match &mut self.connection {
+                Connection::Server(connection) => command.query_async(connection).await,
+                Connection::Cluster(connection) => command.query_async(connection).await,
+            }
+        };
+        within(self.answer, answered).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Sends a command that names no key to the node that has this one.
     pub(super) async fn send_to_node_of(&mut self, key: &str, command: Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Server(connection) => command.query_async(connection).await,
-            Self::Cluster(connection) => {
-                let route = Route::with_slot(Slot::for_key(key), SlotAddr::Master);
-                let node = SingleNodeRoutingInfo::SpecificNode(route);
-                connection.route_command(command, RoutingInfo::SingleNode(node)).await
-            }
-        }
+        let Connection::Cluster(connection) = &mut self.connection else { return self.send(&command).await };
+        let node = SingleNodeRoutingInfo::SpecificNode(Route::with_slot(Slot::for_key(key), SlotAddr::Master));
+        let answered = connection.route_command(command, RoutingInfo::SingleNode(node));
+        within(self.answer, answered).await.unwrap_or_else(|_| Err(late()))
     }
+
+    /// Whether it may be replaced unnoticed, as those to a cluster's nodes are.
+    pub(super) fn is_replaced_unnoticed(&self) -> bool {
+        matches!(self.connection, Connection::Cluster(_))
+    }
+}
+
+/// No answer came in time.
+fn late() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 impl Link {
@@ -167,26 +183,25 @@ impl Link {
     pub(super) async fn connect(&self, answer: Duration) -> RedisResult<Wire> {
         let connecting = async {
             match &self.address.shape {
-                Shape::Server => self.connect_to_server(answer).await,
-                Shape::Sentinel(service) => self.connect_by_sentinels(service, answer).await,
+                Shape::Server => self.connect_to_server().await,
+                Shape::Sentinel(service) => self.connect_by_sentinels(service).await,
                 Shape::Cluster => self.connect_to_cluster(answer).await,
             }
         };
-        tokio::time::timeout(CONNECT, connecting)
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+        let connection = within(CONNECT, connecting).await.unwrap_or_else(|_| Err(late()))?;
+        Ok(Wire { connection, answer })
     }
 
-    async fn connect_to_server(&self, answer: Duration) -> RedisResult<Wire> {
+    async fn connect_to_server(&self) -> RedisResult<Connection> {
         let node = self.nodes()?.swap_remove(0);
         let client = match &self.certificates {
             Some(certificates) => Client::build_with_tls(node, certificates.clone())?,
             None => Client::open(node)?,
         };
-        client.get_multiplexed_async_connection_with_config(&config(answer)).await.map(Wire::Server)
+        client.get_multiplexed_async_connection_with_config(&config()).await.map(Connection::Server)
     }
 
-    async fn connect_by_sentinels(&self, service: &str, answer: Duration) -> RedisResult<Wire> {
+    async fn connect_by_sentinels(&self, service: &str) -> RedisResult<Connection> {
         let Address { user, password, sentinel_user, sentinel_password, database, tls, .. } = &self.address;
         let addresses = self.address.hosts.iter().map(|(host, port)| self.place(host, *port));
         let mut builder = SentinelClientBuilder::new(addresses, service, SentinelServerType::Master)?
@@ -211,18 +226,18 @@ impl Link {
                 .set_client_to_redis_certificates(certificates.clone())
                 .set_client_to_sentinel_certificates(certificates.clone());
         }
-        builder.build()?.get_async_connection_with_config(&config(answer)).await.map(Wire::Server)
+        builder.build()?.get_async_connection_with_config(&config()).await.map(Connection::Server)
     }
 
-    async fn connect_to_cluster(&self, answer: Duration) -> RedisResult<Wire> {
+    async fn connect_to_cluster(&self, answer: Duration) -> RedisResult<Connection> {
         let mut builder = ClusterClientBuilder::new(self.nodes()?)
             .connection_timeout(CONNECT)
             .response_timeout(answer)
-            .overall_response_timeout(Some(answer));
+            .overall_response_timeout(None);
         if let Some(certificates) = &self.certificates {
             builder = builder.certs(certificates.clone());
         }
-        builder.build()?.get_async_connection().await.map(Wire::Cluster)
+        builder.build()?.get_async_connection().await.map(Connection::Cluster)
     }
 
     fn place(&self, host: &str, port: u16) -> ConnectionAddr {
@@ -250,9 +265,10 @@ impl Link {
     }
 }
 
-fn config(answer: Duration) -> AsyncConnectionConfig {
+/// A wire has its own deadline for answers.
+fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(answer))
+        .set_response_timeout(None)
         .set_pipeline_buffer_size(PIPELINE)
 }

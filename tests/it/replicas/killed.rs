@@ -1,5 +1,8 @@
-//! A replica that is killed: what it was looking at, for clients or by itself, is looked at by another one within seconds.
+//! A replica that is killed: what it was looking at, for clients or by itself, is looked at by another one within seconds. One that
+//! only stood still goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use avatar_proxy::clock::Clock;
@@ -57,4 +60,39 @@ async fn what_changes_is_noticed_by_another_replica_though_the_one_that_was_kill
     killed.kill();
     ada.picture("18");
     eventually("it is noticed", async || other.client.change_log().await.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stood_still_does_not_take_the_store_for_gone() {
+    let server = Redis::start();
+    let world = World::with(Options::default(), Clock::system()).await.on(&server).flag("--gateway-rate=1000/s");
+    let process = Process::start(&world);
+    let is_over = Arc::new(AtomicBool::new(false));
+    // So that questions to the store are under way whenever it stops.
+    let asking: Vec<_> = (0..32)
+        .map(|client| {
+            let (asks, is_over) = (process.client.clone(), is_over.clone());
+            tokio::spawn(async move {
+                for round in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    asks.avatar(&(999_000_000 + client * 100_000 + round).to_string()).await;
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    process.pause();
+    // Longer than a question to the store may take.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    process.resume();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    is_over.store(true, Ordering::Relaxed);
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    process.client.avatar("999999").await;
+    let log = process.kill();
+    assert!(!log.iter().any(|line| line.contains("the store fails")), "{log:?}");
 }

@@ -103,6 +103,11 @@ fn room(seen: &redis::probe::Seen) -> Finding {
             "see that it drops nothing (noeviction)",
         ),
         Some("noeviction") if limit == 0 => Finding::ok(ROOM, "it drops nothing by itself, and has no limit"),
+        Some("noeviction") if used >= limit => Finding::wrong(
+            ROOM,
+            format!("it is full: it holds {held}"),
+            "raise maxmemory: until then nothing is recorded",
+        ),
         Some("noeviction") if used > limit / 5 * 4 => Finding::warning(
             ROOM,
             format!("it holds {held}"),

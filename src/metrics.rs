@@ -144,7 +144,7 @@ metrics! {
     budget_needed: GaugeVec = "budget_needed_per_second" ["device", "work"];
     /// Cool-downs begun because WhatsApp said slow down, by device; new: never had an answer, other: beyond the first hundred.
     cool_downs: IntCounterVec = "cool_downs_total" ["device"];
-    /// What is left of a device's cool-down; 0 when it is not cooling down.
+    /// What is left of a device's cool-down, 0 when it is not cooling down; new, other: the longest of theirs.
     cool_down_seconds: GaugeVec = "cool_down_remaining_seconds" ["device"];
     /// Entries in memory.
     memory_entries: IntGauge = "memory_entries";

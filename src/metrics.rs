@@ -103,6 +103,8 @@ macro_rules! metrics {
 metrics! {
     /// Always 1; the version is in the label.
     build_info: IntGaugeVec = "build_info" ["version"];
+    /// When the process started, as Unix time (s).
+    start_time: Gauge = "start_time_seconds";
     /// Requests answered, by route and status.
     http_requests: IntCounterVec = "http_requests_total" ["route", "status"];
     /// Client connections open now.

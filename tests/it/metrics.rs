@@ -176,6 +176,20 @@ async fn every_figure_is_there_and_says_what_happened() {
 }
 
 #[tokio::test]
+async fn a_start_is_seen_as_one() {
+    let world = hand::world(Options::default()).await;
+    let mut starts = vec![];
+    for _ in 0..2 {
+        let app = world.start().await;
+        starts.push(app.metric("avatar_proxy_start_time_seconds").await);
+        world.clock.advance(Duration::from_secs(10));
+        assert_eq!(app.metric("avatar_proxy_start_time_seconds").await, starts[starts.len() - 1], "it stays");
+        app.stop().await;
+    }
+    assert_eq!(starts[1] - starts[0], 10.0);
+}
+
+#[tokio::test]
 async fn what_is_rare_is_counted_from_zero() {
     let world = World::new().await;
     let app = world.start().await;

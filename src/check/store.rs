@@ -46,6 +46,11 @@ async fn in_file(path: PathBuf, proxy: &Proxy) -> Vec<Finding> {
     let state = match seen.state {
         sqlite::probe::State::Absent => Finding::ok(STORE, format!("{file} is not there yet, and can be made")),
         sqlite::probe::State::Sound => Finding::ok(STORE, format!("{file} can be opened; it takes {takes}")),
+        sqlite::probe::State::Older(version) => Finding::warning(
+            STORE,
+            format!("{file} can be opened; it has the older version {version}, which is brought up to date then"),
+            "back it up first: a program that knows only the older version refuses it from then on",
+        ),
         sqlite::probe::State::Held(process) if proxy.runs().await => Finding::ok(
             STORE,
             format!("{file} is in use by process {process}, as the proxy that runs here has it; it takes {takes}"),

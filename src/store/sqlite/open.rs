@@ -25,7 +25,7 @@ const SCHEMA: [(i64, &str); 4] = [
 ];
 
 /// The version that this program makes and works on.
-const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
+pub(super) const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
 
 /// Two: one may count a backlog while the other answers lookups.
 const READERS: usize = 2;

@@ -43,6 +43,12 @@ async fn a_file_is_found_out_about_and_left_as_it_was() {
     untouched("wrong", "has version 99, and this program knows version").await;
     rusqlite_file(&path, "CREATE TABLE a (b);");
     untouched("wrong", "is a database of another program").await;
+    let first = concat!(
+        include_str!("../../../src/store/sqlite/schema_1.sql"),
+        "PRAGMA application_id = 0x61767078; PRAGMA user_version = 1;"
+    );
+    rusqlite_file(&path, first);
+    untouched("warning", "has the older version 1, which is brought up to date then: back it up first").await;
 }
 
 fn rusqlite_file(path: &Path, statements: &str) {

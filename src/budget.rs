@@ -331,6 +331,8 @@ impl Budget {
             metrics.budget_allowed.with_label_values(&[&label]).set(rate);
         }
         for (label, left) in levels.cooling {
+            // There before its first cool-down, so that this is seen as a rise from zero.
+            metrics.cool_downs.with_label_values(&[&label]);
             metrics.cool_down_seconds.with_label_values(&[&label]).set(left.as_secs_f64());
         }
     }

@@ -25,7 +25,7 @@ mod machine;
 mod store;
 mod webhooks;
 
-/// How long anything may take. A lookup that was asked for may take as long as lookups may.
+/// How long anything may take. A lookup and a test event that were asked for may take as long as those do.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A clock that differs by more than this is worth a word: URLs are not served in their last two seconds.

@@ -29,6 +29,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use rustls::CertificateError;
 
 use crate::clock::Clock;
 use crate::jid::{Device, Key};
@@ -305,19 +306,41 @@ fn what_happened(error: &ClientError) -> Nonsense {
     if causes().any(|cause| cause.to_string() == "dns error") {
         return Nonsense::NameNotFound;
     }
-    match causes().find_map(|cause| cause.downcast_ref::<io::Error>()) {
-        Some(error) if is_tls(error) => Nonsense::Tls,
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => Nonsense::Refused,
-        Some(error) if error.kind() == io::ErrorKind::TimedOut => Nonsense::ConnectTimeout,
+    let Some(error) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) else {
+        return Nonsense::Unreachable;
+    };
+    if let Some(error) = in_tls(error) {
+        return in_certificate(error).unwrap_or(Nonsense::Tls);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Nonsense::Refused,
+        io::ErrorKind::TimedOut => Nonsense::ConnectTimeout,
+        // A connection that is there and ends while it is being secured.
+        io::ErrorKind::UnexpectedEof => Nonsense::Tls,
         _ => Nonsense::Unreachable,
     }
 }
 
-/// Whether rustls is at the bottom of it. An `io::Error` does not count what it holds among its sources.
-fn is_tls(error: &io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<rustls::Error>() || inner.downcast_ref::<io::Error>().is_some_and(is_tls))
+/// What rustls found, if that is at the bottom of it. An `io::Error` does not count what it holds among its sources.
+fn in_tls(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| in_tls(inner.downcast_ref::<io::Error>()?))
+}
+
+/// What is the matter with a certificate, where that has a remedy of its own.
+const fn in_certificate(error: &rustls::Error) -> Option<Nonsense> {
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    match error {
+        CertificateError::UnknownIssuer => Some(Nonsense::Untrusted),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Some(Nonsense::OtherName)
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => Some(Nonsense::NotInForce),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +350,20 @@ mod tests {
     fn client(url: &str) -> Result<Gateway, SetupError> {
         let config = Config { url: url.parse().unwrap(), auth: None, ca: None, timeout: Duration::from_secs(20) };
         Gateway::new(config, Clock::system())
+    }
+
+    #[test]
+    fn what_is_the_matter_with_a_certificate_is_told_where_it_has_a_remedy() {
+        for (error, told) in [
+            (CertificateError::UnknownIssuer, Some(Nonsense::Untrusted)),
+            (CertificateError::NotValidForName, Some(Nonsense::OtherName)),
+            (CertificateError::Expired, Some(Nonsense::NotInForce)),
+            (CertificateError::NotValidYet, Some(Nonsense::NotInForce)),
+            (CertificateError::BadEncoding, None),
+        ] {
+            assert_eq!(in_certificate(&rustls::Error::InvalidCertificate(error)), told);
+        }
+        assert_eq!(in_certificate(&rustls::Error::DecryptError), None);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub mod trust;
 
 use avatars::Avatars;
 use budget::Budget;
-use clock::Clock;
+use clock::{Clock, Timestamp};
 use config::{Command, Config, StoreLocation};
 use events::Events;
 use events::webhook::{self, Webhooks};
@@ -308,6 +308,7 @@ impl App {
     pub async fn start(config: Config, clock: Clock, stop: CancellationToken) -> Result<Self, Error> {
         let metrics = Arc::new(Metrics::new());
         metrics.build_info.with_label_values(&[VERSION]).set(1);
+        metrics.start_time.set(clock.now().since(Timestamp::from_seconds(0)).as_secs_f64());
         metrics.open_files_limit.set(i64::try_from(open_files::limit()).unwrap_or(i64::MAX));
         let gateway = Gateway::new(config.gateway, clock.clone())?;
         let listener = listen(config.listen).await?;

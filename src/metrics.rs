@@ -103,6 +103,8 @@ macro_rules! metrics {
 metrics! {
     /// Always 1; the version is in the label.
     build_info: IntGaugeVec = "build_info" ["version"];
+    /// When the process started, as Unix time (s).
+    start_time: Gauge = "start_time_seconds";
     /// Requests answered, by route and status.
     http_requests: IntCounterVec = "http_requests_total" ["route", "status"];
     /// Client connections open now.
@@ -144,7 +146,7 @@ metrics! {
     budget_needed: GaugeVec = "budget_needed_per_second" ["device", "work"];
     /// Cool-downs begun because WhatsApp said slow down, by device; new: never had an answer, other: beyond the first hundred.
     cool_downs: IntCounterVec = "cool_downs_total" ["device"];
-    /// What is left of a device's cool-down; 0 when it is not cooling down.
+    /// What is left of a device's cool-down, 0 when it is not cooling down; new, other: the longest of theirs.
     cool_down_seconds: GaugeVec = "cool_down_remaining_seconds" ["device"];
     /// Entries in memory.
     memory_entries: IntGauge = "memory_entries";

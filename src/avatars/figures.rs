@@ -5,6 +5,7 @@ use std::time::Instant;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::answer::Met;
+use crate::change::Kind;
 use crate::metrics::Metrics;
 
 /// The figures of lookups; those of a memory hit are found beforehand, because it takes as long to find them as to hit.
@@ -17,6 +18,10 @@ pub(super) struct Figures {
 impl Figures {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let label = Met::Memory.as_str();
+        for kind in Kind::ALL {
+            // There from the start, so that the first change is seen as a rise from zero.
+            metrics.changes.with_label_values(&[kind.as_str()]);
+        }
         Self {
             memory: (metrics.lookups.with_label_values(&[label]), metrics.lookup_seconds.with_label_values(&[label])),
             lookups: metrics.lookups.clone(),

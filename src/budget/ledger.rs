@@ -464,7 +464,10 @@ impl Ledger {
         self.labelled.extend(newcomers);
         let mut tokens = vec![(NEW.to_owned(), self.tokens(&LaneId::New, now))];
         let mut rates = vec![(NEW.to_owned(), self.limits(&LaneId::New, now).rate)];
-        let mut cooling = vec![];
+        let mut cooling = vec![(NEW.to_owned(), self.longest_cool_down(false, now))];
+        if self.labelled.len() == DEVICES_MAX {
+            cooling.push((OTHER.to_owned(), self.longest_cool_down(true, now)));
+        }
         for device in self.labelled.clone() {
             let label = device.label();
             let left = self.devices.get(&device).and_then(|known| known.cooling(now.steady));
@@ -475,6 +478,13 @@ impl Ledger {
             tokens.push((label, self.tokens(&lane, now)));
         }
         Levels { gateway_refuses: self.gateway.is_some(), waiting, tokens, rates, cooling }
+    }
+
+    /// Among the devices without a label of their own that had an answer, or never had one.
+    fn longest_cool_down(&self, proven: bool, now: Now) -> Duration {
+        let devices = self.devices.iter().filter(|(device, _)| !self.labelled.contains(*device));
+        let cooling = devices.filter(|(_, known)| known.is_proven() == proven);
+        cooling.filter_map(|(_, known)| known.cooling(now.steady)).max().unwrap_or_default()
     }
 
     fn tokens(&mut self, id: &LaneId, now: Now) -> f64 {

@@ -35,7 +35,9 @@ pub(super) async fn findings(config: Config, device: Device, lookup: Option<Jid>
     findings.extend(of_device(answer.said, &device));
     // A date has whole seconds, and is as old as its way here.
     let off_by = answer.took + Duration::from_secs(1);
-    findings.extend(answer.date.map(|date| clocks("gateway's clock", "the gateway's", date, clock.now(), off_by)));
+    if !matches!(answer.said, Said::Nonsense(..)) {
+        findings.extend(answer.date.map(|date| clocks("gateway's clock", "the gateway's", date, clock.now(), off_by)));
+    }
     if let Some(jid) = lookup {
         let key = Key { subject: Subject { device, jid }, variant: Variant::default() };
         let began = clock.elapsed();
@@ -57,11 +59,20 @@ fn silent(silence: Silence) -> Finding {
         Silence::Broken(Nonsense::ConnectTimeout) => {
             ("no connection comes about", "see what stands in between: a firewall, a network, a wrong address")
         }
-        Silence::Broken(Nonsense::Tls) => (
-            "no secure connection can be made",
-            "see that it speaks https, that its certificate is for this name and has not expired, and name a private \
-             authority with --gateway-ca",
+        Silence::Broken(Nonsense::Tls) => {
+            ("no secure connection can be made", "see that it speaks https, and what its certificate is")
+        }
+        Silence::Broken(Nonsense::Untrusted) => (
+            "its certificate is of an authority that this machine does not know",
+            "name a private authority with --gateway-ca",
         ),
+        Silence::Broken(Nonsense::OtherName) => (
+            "its certificate is for another name",
+            "write the name that the certificate is for in --gateway-url, or have one made for this name",
+        ),
+        Silence::Broken(Nonsense::NotInForce) => {
+            ("its certificate has expired, or is not valid yet", "renew it, or correct this machine's clock")
+        }
         Silence::Broken(Nonsense::NotHttp) => ("what answers there is not HTTP", "correct --gateway-url"),
         Silence::Broken(Nonsense::BrokenOff) => {
             ("it takes the connection and breaks it off", "see whether it wants https, and what its log says")
@@ -86,10 +97,15 @@ fn reached(answer: &Answer) -> Finding {
         ),
         Said::Nothing(status) => Finding::warning(
             GATEWAY,
-            format!("it answers in {took}, and has no /app/status (status {status})"),
+            format!("it answers in {took}, but not to /app/status (status {status})"),
             "see that --gateway-url is the gateway's with its base path; if so, --lookup tells the rest",
         ),
         Said::Starting => Finding::wrong(GATEWAY, "it is still starting", "try again soon"),
+        Said::Failing(status) => Finding::wrong(
+            GATEWAY,
+            format!("it answers that it failed (status {status})"),
+            "its log says why; try again when that is mended",
+        ),
         _ if answer.took > SLOW => {
             Finding::warning(GATEWAY, format!("it answers in {took}"), "see what keeps it busy, or what is on the way")
         }
@@ -142,7 +158,7 @@ fn of_device(said: Said, device: &Device) -> Option<Finding> {
         Said::DeviceRequired => {
             Finding::wrong(DEVICE, "its name does not arrive", "see what stands in between and drops X-Device-Id")
         }
-        Said::Starting | Said::Refused(_) | Said::Nothing(_) | Said::Nonsense(..) => return None,
+        Said::Starting | Said::Failing(_) | Said::Refused(_) | Said::Nothing(_) | Said::Nonsense(..) => return None,
     })
 }
 

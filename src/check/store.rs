@@ -46,6 +46,11 @@ async fn in_file(path: PathBuf, proxy: &Proxy) -> Vec<Finding> {
     let state = match seen.state {
         sqlite::probe::State::Absent => Finding::ok(STORE, format!("{file} is not there yet, and can be made")),
         sqlite::probe::State::Sound => Finding::ok(STORE, format!("{file} can be opened; it takes {takes}")),
+        sqlite::probe::State::Older(version) => Finding::warning(
+            STORE,
+            format!("{file} can be opened; it has the older version {version}, which is brought up to date then"),
+            "back it up first: a program that knows only the older version refuses it from then on",
+        ),
         sqlite::probe::State::Held(process) if proxy.runs().await => Finding::ok(
             STORE,
             format!("{file} is in use by process {process}, as the proxy that runs here has it; it takes {takes}"),
@@ -103,6 +108,11 @@ fn room(seen: &redis::probe::Seen) -> Finding {
             "see that it drops nothing (noeviction)",
         ),
         Some("noeviction") if limit == 0 => Finding::ok(ROOM, "it drops nothing by itself, and has no limit"),
+        Some("noeviction") if used >= limit => Finding::wrong(
+            ROOM,
+            format!("it is full: it holds {held}"),
+            "raise maxmemory: until then nothing is recorded",
+        ),
         Some("noeviction") if used > limit / 5 * 4 => Finding::warning(
             ROOM,
             format!("it holds {held}"),

@@ -2,6 +2,7 @@
 //!
 //! Those that were added over the API are the running proxy's to test (`POST /webhooks/{id}/test`).
 
+use http::StatusCode;
 use tokio::task::JoinSet;
 
 use super::{Finding, shown};
@@ -13,6 +14,9 @@ use crate::outbound::{Config, Failure, Outbound, Reach, parse_url};
 const NOT_ITS_OWN: &str = "see whether it runs, and what is on the way; until it answers, deliveries wait for it";
 
 pub(super) async fn findings(webhooks: &[Given], test: Option<Format>, config: Config, clock: &Clock) -> Vec<Finding> {
+    if webhooks.is_empty() && test.is_some() {
+        return vec![Finding::warning("webhooks", "there is none to test", "name them with --webhook")];
+    }
     let outbound = match Outbound::new(config, clock.clone()) {
         Ok(outbound) => outbound,
         Err(error) => return vec![Finding::refused("webhooks", error)],
@@ -54,9 +58,21 @@ async fn try_one(place: usize, given: &Given, test: Option<Format>, outbound: &O
         Ok(answer) => Finding::wrong(
             check,
             format!("{host} answers the test with {}", answer.status.as_u16()),
-            "see what the receiver says: 401 is most often --webhook-secret, 404 the path, 3xx is not followed",
+            remedy_of(answer.status),
         ),
         Err(failure) => unreached(check, &host, failure),
+    }
+}
+
+fn remedy_of(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        300..=399 => "redirects are not followed, so give --webhook the address that it leads to",
+        401 | 403 => "see whether it checks the signature with another secret than --webhook-secret",
+        404 | 405 => "correct the path in --webhook, or have the receiver take POST there",
+        410 => "correct --webhook: whoever answers a delivery so is sent nothing more (disabled)",
+        429 => "it is sent too much; deliveries wait and try again",
+        500..=599 => "its log says why; until that is mended, deliveries wait and try again",
+        _ => "see what the receiver wants otherwise; a delivery counts with a 2xx alone",
     }
 }
 

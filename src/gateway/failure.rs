@@ -19,6 +19,12 @@ pub enum Nonsense {
     ConnectTimeout,
     /// Somebody listens, and no secure connection could be made.
     Tls,
+    /// The certificate is of an authority that nobody here knows.
+    Untrusted,
+    /// The certificate is somebody else's.
+    OtherName,
+    /// The certificate has expired, or is not valid yet.
+    NotInForce,
     /// No connection for another reason.
     Unreachable,
     /// The connection ended in the middle.
@@ -48,9 +54,14 @@ impl Nonsense {
     /// For the client.
     const fn message(self) -> &'static str {
         match self {
-            Self::NameNotFound | Self::Refused | Self::ConnectTimeout | Self::Tls | Self::Unreachable => {
-                "the gateway cannot be reached"
-            }
+            Self::NameNotFound
+            | Self::Refused
+            | Self::ConnectTimeout
+            | Self::Tls
+            | Self::Untrusted
+            | Self::OtherName
+            | Self::NotInForce
+            | Self::Unreachable => "the gateway cannot be reached",
             Self::BrokenOff => "the gateway broke off its answer",
             Self::NotHttp => "the gateway's answer is not HTTP",
             Self::TooLong => "the gateway's answer is too long",
@@ -69,6 +80,9 @@ impl Nonsense {
             Self::Refused => "connection refused",
             Self::ConnectTimeout => "connecting timed out",
             Self::Tls => "TLS failed",
+            Self::Untrusted => "certificate of an unknown authority",
+            Self::OtherName => "certificate for another name",
+            Self::NotInForce => "certificate expired or not valid yet",
             Self::Unreachable => "unreachable",
             Self::BrokenOff => "broken off",
             Self::NotHttp => "not HTTP",
@@ -113,7 +127,7 @@ pub fn nonsense(kind: Nonsense, status: Option<u16>) -> Failure {
 /// The gateway said itself what is wrong: the client is told in its words.
 #[must_use]
 pub fn replayed(class: Class, retry: bool, reply: Envelope) -> Failure {
-    let detail = with_status("replayed", reply.status);
+    let detail = with_status("its own words", reply.status);
     Failure { class, retry, reply, detail }
 }
 

@@ -40,9 +40,11 @@ pub enum Said {
     DeviceRequired,
     /// It is not done with starting.
     Starting,
+    /// It says that it failed.
+    Failing(u16),
     /// It does not let us in.
     Refused(u16),
-    /// It has no such page.
+    /// It has no such page, or does not show it now.
     Nothing(u16),
     /// This is no answer of a gateway.
     Nonsense(Nonsense, u16),
@@ -123,6 +125,7 @@ fn understood(status: StatusCode, body: &[u8]) -> Said {
         "AUTHENTICATION_ERROR" | "INVALID_WA_CLI" => Said::LoggedOut,
         _ if number == 401 => Said::Refused(number),
         _ if number == 404 || number == 405 => Said::Nothing(number),
+        _ if status.is_server_error() => Said::Failing(number),
         _ => Said::Nonsense(Nonsense::Unexpected, number),
     }
 }
@@ -147,6 +150,7 @@ mod tests {
             (400, failure("DEVICE_ID_REQUIRED"), Said::DeviceRequired),
             (404, failure("DEVICE_NOT_FOUND"), Said::DeviceUnknown),
             (503, failure("DEVICE_MANAGER_UNAVAILABLE"), Said::Starting),
+            (500, failure("INTERNAL_SERVER_ERROR"), Said::Failing(500)),
             (401, "Unauthorized".into(), Said::Refused(401)),
             (404, "Cannot GET /app/status".into(), Said::Nothing(404)),
             (404, failure("NOT_FOUND"), Said::Nothing(404)),

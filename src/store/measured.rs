@@ -40,7 +40,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// How often a store that fails is checked.
 const CHECK_PACE: Duration = Duration::from_secs(1);
 
-const OPERATIONS: [&str; 37] = [
+const OPERATIONS: [&str; 39] = [
     "find",
     "claim",
     "ask",
@@ -77,7 +77,9 @@ const OPERATIONS: [&str; 37] = [
     "deliveries",
     "progress",
     "lease",
+    "kept",
     "revive",
+    "trim_dead",
 ];
 
 /// A store with its measure.

@@ -182,9 +182,15 @@ fn the_dashboard_keeps_grafanas_conventions() {
         let bounds: Vec<_> = steps.iter().map(|step| step["value"].as_f64()).collect();
         assert!(bounds[0].is_none() && bounds.is_sorted(), "{title} has thresholds {bounds:?}");
         assert_eq!(panel["datasource"], source, "{title}");
+        // A range ends in the last value there was: a replica that is gone would look well.
+        let is_now = panel["type"] == "stat" || panel["type"] == "table";
         for (target, id) in list(&panel["targets"]).iter().zip('A'..) {
             assert_eq!((&target["datasource"], &target["refId"]), (&source, &id.to_string().into()), "{title}");
             assert!(text(&target["expr"]).contains(r#"{job=~"$job", instance=~"$instance""#), "{title}");
+            assert_eq!((&target["instant"], &target["range"]), (&is_now.into(), &(!is_now).into()), "{title}");
+            // Beside series with labels, a zero without any is one more line.
+            let stands_beside = text(&target["expr"]).ends_with(") or vector(0)");
+            assert!(!stands_beside, "{title}: or on() vector(0) stands in for what is not there");
         }
     }
     let written = dashboard.to_string();

@@ -39,6 +39,8 @@ fn the_unit_starts_a_proxy_that_keeps_its_store_where_it_may_write() {
     assert!(matches!(config.store, StoreLocation::Sqlite(path) if path.is_relative()));
     assert_eq!(setting("WorkingDirectory"), format!("%S/{}", setting("StateDirectory")));
     assert_eq!(setting("RestartPreventExitStatus"), "2", "what mistakes end with");
+    let again = [setting("Restart"), setting("StartLimitIntervalSec")];
+    assert_eq!(again, ["always", "0"], "a store that comes later than the fifth try is still found");
 }
 
 /// Every object of the example, by its kind and name.

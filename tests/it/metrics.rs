@@ -176,6 +176,38 @@ async fn every_figure_is_there_and_says_what_happened() {
 }
 
 #[tokio::test]
+async fn a_start_is_seen_as_one() {
+    let world = hand::world(Options::default()).await;
+    let mut starts = vec![];
+    for _ in 0..2 {
+        let app = world.start().await;
+        starts.push(app.metric("avatar_proxy_start_time_seconds").await);
+        world.clock.advance(Duration::from_secs(10));
+        assert_eq!(app.metric("avatar_proxy_start_time_seconds").await, starts[starts.len() - 1], "it stays");
+        app.stop().await;
+    }
+    assert_eq!(starts[1] - starts[0], 10.0);
+}
+
+#[tokio::test]
+async fn what_is_rare_is_counted_from_zero() {
+    let world = World::new().await;
+    let app = world.start().await;
+    let page = page(&app).await;
+    for series in [
+        r#"avatar_proxy_changes_total{change="set"}"#,
+        r#"avatar_proxy_changes_total{change="changed"}"#,
+        r#"avatar_proxy_changes_total{change="removed"}"#,
+        r#"avatar_proxy_cool_downs_total{device="new"}"#,
+        r#"avatar_proxy_cool_down_remaining_seconds{device="new"}"#,
+        r#"avatar_proxy_store_errors_total{operation="kept"}"#,
+    ] {
+        assert_eq!(page.value(series), 0.0);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_found_in_the_store_after_a_restart_and_what_is_forgotten_is_counted() {
     let world = hand::world(Options::default()).await.flag("--forget-after=30d");
     let app = world.start().await;

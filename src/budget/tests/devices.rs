@@ -161,6 +161,19 @@ async fn a_device_that_cools_down_does_not_make_others_cool_down_when_credential
 }
 
 #[tokio::test]
+async fn the_cool_down_of_a_device_that_never_had_an_answer_is_shown_as_that_of_a_new_one() {
+    let desk = Desk::with(config(), &["proven"]);
+    let cools = |label: &str| {
+        desk.budget.measure();
+        desk.metrics.cool_down_seconds.with_label_values(&[label]).get() > 50.0
+    };
+    let proven = device("proven").label();
+    assert!(!cools("new") && !cools(&proven));
+    desk.look("invented", failed(Class::RateLimited)).await;
+    assert!(cools("new") && !cools(&proven));
+}
+
+#[tokio::test]
 async fn devices_that_never_had_an_answer_share_one_bucket() {
     let desk = Desk::new(&[]);
     let names = ["a", "b", "c"];
@@ -265,7 +278,7 @@ async fn a_hundred_devices_have_a_label_and_the_others_share_one() {
     let series = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
     assert_eq!(series("avatar_proxy_cool_downs_total"), 102);
     assert_eq!(series("avatar_proxy_budget_tokens"), 101);
-    assert_eq!(series("avatar_proxy_cool_down_remaining_seconds"), 100);
+    assert_eq!(series("avatar_proxy_cool_down_remaining_seconds"), 102);
     assert!(text.contains(r#"avatar_proxy_cool_downs_total{device="new"} 500"#));
     assert!(text.contains(r#"avatar_proxy_cool_downs_total{device="other"} 400"#));
 }

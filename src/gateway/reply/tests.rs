@@ -297,7 +297,7 @@ fn a_long_message_is_cut_between_characters() {
 #[test]
 fn details_tell_the_kind_and_the_status_and_nothing_of_the_body() {
     for (status, body, detail) in [
-        (500, r#"{"code":"E628123","message":"628123 failed"}"#, "replayed, status 500"),
+        (500, r#"{"code":"E628123","message":"628123 failed"}"#, "its own words, status 500"),
         (200, r#"{"code":"SUCCESS","message":"","results":{"url":"x628123"}}"#, "unusable picture, status 200"),
         (502, "<html>628123", "no envelope, status 502"),
         (429, "628123", "rate limit, status 429"),

@@ -259,3 +259,20 @@ async fn a_call_from_before_it_worked_again_is_news_of_the_past() {
     measured.fails("find", "gone", began, true);
     assert!(is_up(&measured) && measured.touch(vec![]).await.is_ok());
 }
+
+#[test]
+fn the_failures_of_every_operation_are_counted_from_zero() {
+    let sources = [
+        include_str!("../measured.rs"),
+        include_str!("endpoints.rs"),
+        include_str!("schedule.rs"),
+        include_str!("shared.rs"),
+    ];
+    let measured = sources.iter().flat_map(|source| source.split("measure(\"").skip(1));
+    let mut names: Vec<_> = measured.filter_map(|rest| rest.split('"').next()).chain(["check"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut operations = OPERATIONS;
+    operations.sort_unstable();
+    assert_eq!(names, operations);
+}

@@ -200,27 +200,57 @@ pub(super) fn explain(address: &Address, error: &RedisError) -> OpenError {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
             "does not accept this user and password: give them in the URL, as in redis://user:password@host".to_owned()
         }
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            "does not let this user do what the store needs: scripts (EVAL, EVALSHA), INFO, and all commands on its keys"
-                .to_owned()
-        }
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => lacks_rights(error),
+        _ if error.detail().is_some_and(within_script) => lacks_rights(error),
         (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot), _)
             if address.shape != Shape::Cluster =>
         {
             "is a node of a cluster: write redis+cluster://".to_owned()
         }
-        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            READ_ONLY.to_owned()
+        _ if address.shape == Shape::Cluster && error.to_string().contains("cluster support disabled") => {
+            "is no cluster: write redis:// or rediss://".to_owned()
         }
+        (ErrorKind::InvalidClientConfig, _) if error.to_string().contains("not point to a sentinel") => {
+            "is no Sentinel: name the Sentinels and not what they watch over, or write redis://".to_owned()
+        }
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => READ_ONLY.to_owned(),
         (_, Some("OOM")) => "has no room left: give it more (maxmemory)".to_owned(),
         (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => "is still loading its data: try again soon".to_owned(),
         (ErrorKind::MasterNameNotFoundBySentinel, _) => "are Sentinels that know no primary of this service".to_owned(),
-        _ if error.is_connection_refusal() || error.is_timeout() => {
-            format!("cannot be reached: {error}; start it, or name another")
+        (ErrorKind::Parse, _) => {
+            "does not speak as a Redis does: correct the host, the port, or rediss:// for TLS".to_owned()
+        }
+        _ if error.is_connection_refusal() => format!("cannot be reached: {error}; start it, or name another"),
+        _ if error.to_string().contains("failed to lookup address") => {
+            "cannot be found: its name has no address; correct it, or what this machine knows of names (DNS)".to_owned()
+        }
+        _ if error.is_timeout() && address.tls => {
+            format!("cannot be reached: {error}; start it, see that it speaks TLS, or name another")
+        }
+        _ if error.is_timeout() => format!("cannot be reached: {error}; start it, or name another"),
+        _ if error.is_io_error() && address.tls => format!(
+            "makes no secure connection: {error}; see that it speaks TLS, that its certificate is for this name and has not \
+             expired, and name a private authority with ?ca=FILE"
+        ),
+        _ if error.is_io_error() => {
+            format!("breaks the connection off: {error}; see that it is a Redis, and whether it wants TLS (rediss://)")
         }
         _ => format!("cannot be used: {error}"),
     };
     OpenError(format!("the Redis at {address} {sentence}"))
+}
+
+fn lacks_rights(error: &RedisError) -> String {
+    let said = error.detail().unwrap_or("it does not say what");
+    format!(
+        "does not let this user do what the store needs ({said}): allow scripts (EVAL, EVALSHA), INFO, and all commands on \
+         its keys"
+    )
+}
+
+/// Whether it was a script that met what its user may not do. Redis and Valkey have no code for that.
+fn within_script(said: &str) -> bool {
+    said.contains("The user executing the script can't") || said.contains("ACL failure in script")
 }
 
 #[cfg(test)]

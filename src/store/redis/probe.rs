@@ -1,12 +1,13 @@
 //! Looking at a server without opening a store there: is it one that a store could be on, how is it set up, how quick is it.
 //!
-//! Nothing is written, no script is left there, and what is read of the store is its format. A setting that the server does not
-//! tell (a provider may keep `CONFIG` to itself) is `None`.
+//! Nothing is written, no script is left there, and what is read of the store is its format. Whether the user may do what a store
+//! needs is asked with calls that a server refuses for another reason once it has seen that they are allowed. A setting that the
+//! server does not tell (a provider may keep `CONFIG` to itself) is `None`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisError, Value, cmd, from_redis_value};
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, from_redis_value};
 
 use super::address::Address;
 use super::link::{ANSWER, Wire};
@@ -65,6 +66,7 @@ pub async fn probe(address: Address) -> Result<Seen, OpenError> {
         Holds::Ours => true,
         Holds::Other(found) => return Err(OpenError(refused(&said, &asked.meta, &found))),
     };
+    asked.rights().await.map_err(failed)?;
     let latency = asked.latency().await.map_err(failed)?;
     let time = asked.time().await.map_err(failed)?;
     let settings = asked.settings().await;
@@ -117,14 +119,32 @@ impl Asked {
             "hash" => {}
             _ => return Ok(Holds::Other(Found::Foreign)),
         }
-        let format = self.ask(cmd("HGET").arg(&meta).arg("format")).await?;
-        let migration = self.ask(cmd("HGET").arg(&meta).arg("migration")).await?;
-        Ok(match text(format).parse::<u64>() {
-            Ok(format) if format != u64::from(FORMAT) => Holds::Other(Found::Other(format)),
-            Ok(_) if migration != Value::Nil => Holds::Other(Found::Unfinished),
-            Ok(_) => Holds::Ours,
-            Err(_) => Holds::Other(Found::Foreign),
+        let fields = self.ask(cmd("HMGET").arg(&meta).arg(&["format", "migration"])).await?;
+        let (format, migration): (Option<String>, Option<Value>) = from_redis_value(fields)?;
+        Ok(match format.and_then(|format| format.parse::<u64>().ok()) {
+            Some(format) if format != u64::from(FORMAT) => Holds::Other(Found::Other(format)),
+            Some(_) if migration.is_some() => Holds::Other(Found::Unfinished),
+            Some(_) => Holds::Ours,
+            None => Holds::Other(Found::Foreign),
         })
+    }
+
+    /// Whether this user may run scripts on the store's keys, and wait for replicas. No script has the first digest, and none has less
+    /// than no keys.
+    async fn rights(&mut self) -> Result<(), RedisError> {
+        let meta = self.meta.clone();
+        for call in [
+            cmd("EVALSHA").arg("0".repeat(40)).arg(1).arg(&meta),
+            cmd("EVAL").arg("").arg(-1),
+            cmd("WAIT").arg(0).arg(0),
+        ] {
+            match self.ask(call).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => return Err(error),
+                Err(error) if error.is_io_error() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn latency(&mut self) -> Result<Duration, RedisError> {

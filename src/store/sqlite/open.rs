@@ -25,7 +25,7 @@ const SCHEMA: [(i64, &str); 4] = [
 ];
 
 /// The version that this program makes and works on.
-const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
+pub(super) const VERSION: i64 = SCHEMA[SCHEMA.len() - 1].0;
 
 /// Two: one may count a backlog while the other answers lookups.
 const READERS: usize = 2;
@@ -123,6 +123,9 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),
             };
+            if let Ok(target) = path.read_link() {
+                return resolve(&directory.join(target));
+            }
             let name = path.file_name().ok_or_else(|| OpenError(format!("{} names no file", path.display())))?;
             let found = directory.canonicalize().map_err(|error| {
                 OpenError(format!(
@@ -132,7 +135,10 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
             })?;
             Ok(found.join(name))
         }
-        Err(error) => Err(OpenError(format!("the store {} cannot be reached: {error}", path.display()))),
+        Err(error) => Err(OpenError(format!(
+            "the store {} cannot be reached: {error}; let the user that runs this program go there, or name another file",
+            path.display()
+        ))),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::OpenFlags;
 
-use super::open::{beside, connect, explain, identify, inspect, resolve, unwritable};
+use super::open::{VERSION, beside, connect, explain, identify, inspect, resolve, unwritable};
 use crate::store::OpenError;
 
 /// Where the system says who holds which lock.
@@ -43,6 +43,8 @@ pub enum State {
     Held(u32),
     /// A store that this program can open.
     Sound,
+    /// One of an older version, which opening brings up to date.
+    Older(i64),
 }
 
 /// Looks. Blocks for some milliseconds.
@@ -85,6 +87,11 @@ fn examine(file: &Path) -> Result<State, OpenError> {
     };
     let connection = connection.map_err(failed)?;
     if identify(&connection, file)? {
+        let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        // What is inspected is there in the newest version alone.
+        if version < VERSION {
+            return Ok(State::Older(version));
+        }
         inspect(&connection).map_err(failed)?;
     }
     Ok(State::Sound)

@@ -63,10 +63,18 @@ async fn whoever_is_no_gateway_is_told_from_one() {
         (Reply::Garbage("SSH-2.0-OpenSSH\r\n".into()), "wrong", "is not HTTP"),
         (Reply::Reset, "wrong", "breaks it off"),
         (Reply::Starting, "wrong", "still starting: try again soon"),
-        (Reply::json(404, "Cannot GET /app/status"), "warning", "has no /app/status"),
+        (
+            Reply::json(500, r#"{"code":"INTERNAL_SERVER_ERROR","message":"m"}"#),
+            "wrong",
+            "it answers that it failed (status 500)",
+        ),
+        (Reply::json(429, "slow down"), "warning", "but not to /app/status (status 429)"),
+        (Reply::json(404, "Cannot GET /app/status"), "warning", "but not to /app/status (status 404)"),
     ] {
         world.gateway.set_mode(Mode::Everybody(reply));
-        check(&world, &[]).await.says("gateway", verdict, text);
+        let all = check(&world, &[]).await;
+        all.says("gateway", verdict, text);
+        assert!(!text.contains("does not speak") || !all.has("gateway's clock"), "{text}");
     }
     world.gateway.set_mode(Mode::Everybody(Reply::Hang));
     let late = check(&world, &["--gateway-timeout=1s"]).await;
@@ -75,7 +83,7 @@ async fn whoever_is_no_gateway_is_told_from_one() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_an_authority_that_nobody_knows_is_said() {
+async fn a_connection_that_cannot_be_trusted_is_told_from_one_that_fails() {
     let world = World::new().await;
     let ours = Authority::new("ours");
     let gateway = Receiver::with_tls(&ours, &["localhost"]).await;
@@ -85,11 +93,21 @@ async fn a_certificate_of_an_authority_that_nobody_knows_is_said() {
     let url = format!("--gateway-url=https://localhost:{}", gateway.address().port());
     let world = world.flag(&url);
     let unknown = check(&world, &[]).await;
-    unknown.says("gateway", "wrong", "no secure connection can be made");
-    assert!(unknown.of("gateway").contains("--gateway-ca"));
+    unknown.says(
+        "gateway",
+        "wrong",
+        "authority that this machine does not know: name a private authority with --gateway-ca",
+    );
     let path = world.store_path().with_file_name("ca.pem");
     std::fs::write(&path, ours.pem()).unwrap();
-    check(&world, &[&format!("--gateway-ca={}", path.display())]).await.says("gateway", "ok", "");
+    let known = format!("--gateway-ca={}", path.display());
+    check(&world, &[&known]).await.says("gateway", "ok", "");
+    for (url, text) in [
+        (format!("https://127.0.0.1:{}", gateway.address().port()), "certificate is for another name"),
+        (format!("https://{}", world.gateway.address()), "no secure connection can be made: see that it speaks https"),
+    ] {
+        check(&world, &[&known, &format!("--gateway-url={url}")]).await.says("gateway", "wrong", text);
+    }
 }
 
 #[tokio::test]

@@ -92,9 +92,21 @@ async fn webhooks_are_connected_to_and_sent_something_only_if_that_is_asked_for(
     assert_eq!((good.requests().len(), bad.requests().len()), (0, 0));
     let loud = check(&world, &[&urls, "--webhook-secret=made-up", "--test-webhooks"]).await;
     loud.says("webhook 1", "ok", "took the test");
-    loud.says("webhook 2", "wrong", "answers the test with 401");
+    loud.says("webhook 2", "wrong", "answers the test with 401: see whether it checks the signature");
     let sent = &good.requests()[0];
     assert!(String::from_utf8_lossy(&sent.body).contains("avatar.test"));
     assert!(!sent.header("webhook-signature").is_empty() && sent.header("content-type") == "application/json");
     assert!(!loud.lines.concat().contains("hidden") && !loud.lines.concat().contains("made-up"));
+    for (status, text) in [
+        (308, "redirects are not followed"),
+        (404, "correct the path in --webhook"),
+        (410, "is sent nothing more (disabled)"),
+        (413, "counts with a 2xx alone"),
+        (429, "it is sent too much"),
+        (503, "its log says why"),
+    ] {
+        bad.always(Reply::status(status));
+        check(&world, &[&urls, "--test-webhooks"]).await.says("webhook 2", "wrong", text);
+    }
+    check(&world, &["--test-webhooks"]).await.says("webhooks", "warning", "there is none to test");
 }

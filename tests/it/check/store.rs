@@ -5,9 +5,13 @@ use std::path::Path;
 
 use super::check;
 use crate::support::app::World;
+use crate::support::authority::Authority;
 use crate::support::eventually::eventually;
+use crate::support::port;
 use crate::support::process::Process;
+use crate::support::receiver::Receiver;
 use crate::support::redis::Redis;
+use crate::support::relay::Relay;
 
 /// Every file of a folder, with what it holds.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -39,6 +43,12 @@ async fn a_file_is_found_out_about_and_left_as_it_was() {
     untouched("wrong", "has version 99, and this program knows version").await;
     rusqlite_file(&path, "CREATE TABLE a (b);");
     untouched("wrong", "is a database of another program").await;
+    let first = concat!(
+        include_str!("../../../src/store/sqlite/schema_1.sql"),
+        "PRAGMA application_id = 0x61767078; PRAGMA user_version = 1;"
+    );
+    rusqlite_file(&path, first);
+    untouched("warning", "has the older version 1, which is brought up to date then: back it up first").await;
 }
 
 fn rusqlite_file(path: &Path, statements: &str) {
@@ -91,7 +101,7 @@ async fn how_a_server_would_lose_things_is_said() {
         ("maxmemory-policy allkeys-lru", "store's room", "warning", "if it had a limit"),
         ("maxmemory 100mb", "store's room", "wrong", "set maxmemory-policy noeviction"),
         ("maxmemory-policy noeviction", "store's room", "ok", "drops nothing by itself, and holds"),
-        ("maxmemory 1mb", "store's room", "warning", "raise maxmemory"),
+        ("maxmemory 1mb", "store's room", "wrong", "it is full: it holds"),
         ("min-replicas-to-write 1", "store's replicas", "wrong", "it has 0, and takes no writes"),
     ] {
         let (name, value) = setting.split_once(' ').unwrap();
@@ -111,8 +121,35 @@ async fn what_a_server_does_not_tell_is_not_made_up() {
     check(&world, &[&url]).await.says("store's disk", "ok", "does not tell how soon");
     server.ask("CONFIG SET appendonly no");
     check(&world, &[&url]).await.says("store's disk", "warning", "it does not write everything down");
-    server.ask("ACL SETUSER ada -info");
-    check(&world, &[&url]).await.says("store", "wrong", "does not let this user do what the store needs");
+}
+
+#[tokio::test]
+async fn rights_that_a_store_needs_are_tried_and_nothing_is_left_of_that() {
+    let server = Redis::start();
+    let world = World::new().await;
+    let url = server.url().replace("redis://", "--store=redis://ada:s3cret@");
+    for (rights, text) in [
+        ("~* +@all -info", "no permissions to run the 'info' command"),
+        ("~* +@all -evalsha", "no permissions to run the 'evalsha' command"),
+        ("~* +@all -eval", "no permissions to run the 'eval' command"),
+        ("~* +@all -wait", "no permissions to run the 'wait' command"),
+        ("~crm:* +@all", "no permissions to access"),
+        ("%R~* +@all", "no permissions to access"),
+    ] {
+        server.ask(&format!("ACL SETUSER ada reset on >s3cret {rights}"));
+        let all = check(&world, &[&url]).await;
+        all.says("store", "wrong", "does not let this user do what the store needs");
+        let said = all.of("store").to_lowercase();
+        assert!(said.contains(text) && said.contains("allow scripts"), "{rights}: {said}");
+        all.ends(1);
+    }
+    server.ask("ACL SETUSER ada reset on >s3cret ~{avatar-proxy}:* +@all -@admin +config|get");
+    let enough = check(&world, &[&url]).await;
+    enough.says("store", "ok", "holds no store yet");
+    enough.says("store's disk", "warning", "it keeps nothing on its disk");
+    assert_eq!(server.ask("DBSIZE"), redis::Value::Int(0));
+    let memory = server.text("INFO memory");
+    assert!(memory.contains("number_of_cached_scripts:0"), "{memory}");
 }
 
 #[tokio::test]
@@ -133,7 +170,6 @@ async fn servers_that_are_no_place_for_a_store_are_said() {
     server.resume();
     server.kill();
     check(&world, &[&format!("--store={}", server.url())]).await.says("store", "wrong", "cannot be reached");
-
     let primary = Redis::start();
     for (command, text) in [
         ("HSET {avatar-proxy}:meta format 9", "has format 9, and this program knows format 2"),
@@ -148,4 +184,26 @@ async fn servers_that_are_no_place_for_a_store_are_said() {
     primary.ask("FLUSHALL");
     eventually("the replica is there", async || primary.text("INFO replication").contains("connected_slaves:1")).await;
     check(&world, &[&format!("--store={}", primary.url())]).await.says("store's replicas", "ok", "it has 1");
+}
+
+#[tokio::test]
+async fn what_answers_in_another_way_is_no_server() {
+    let world = World::new().await;
+    let secure = Receiver::with_tls(&Authority::new("ours"), &["localhost"]).await;
+    let nobody = Relay::to(port::free().port()).await;
+    let server = Redis::start();
+    for (url, text) in [
+        (format!("redis://{}", world.gateway.address()), "does not speak as a Redis does"),
+        (format!("rediss://{}", world.gateway.address()), "makes no secure connection"),
+        (format!("redis://localhost:{}", secure.address().port()), "or rediss:// for TLS"),
+        (format!("rediss://localhost:{}", secure.address().port()), "name a private authority with ?ca=FILE"),
+        (format!("redis://127.0.0.1:{}", nobody.port()), "breaks the connection off"),
+        (format!("redis+cluster://127.0.0.1:{}", server.port()), "is no cluster: write redis://"),
+        (format!("redis+sentinel://127.0.0.1:{}/crm", server.port()), "is no Sentinel: name the Sentinels"),
+        ("redis://nobody.invalid".to_owned(), "its name has no address"),
+    ] {
+        let all = check(&world, &[&format!("--store={url}")]).await;
+        all.says("store", "wrong", text);
+        all.ends(1);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use avatar_proxy::clock::Clock;
 use avatar_proxy::demo::{Options, Population, Reply};
+use avatar_proxy::duration;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -66,6 +67,29 @@ fn promtool_takes_the_configuration_and_the_rules() {
 fn every_alert_fires_when_it_should_and_only_then() {
     let output = promtool(&["test", "rules", "tests/e2e/alerts.yml"], b"");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+#[ignore = "needs promtool: make e2e"]
+fn an_alert_that_waited_half_as_long_would_fire_where_it_must_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cases = dashboards::read("tests/e2e/alerts.yml");
+    cases["rule_files"] = json!([path("dashboards/recording-rules.yml"), "alert-rules.yml"]);
+    let mut file = dashboards::read("dashboards/alert-rules.yml");
+    let mut patient = vec![];
+    for rule in file["groups"][0]["rules"].as_array_mut().unwrap() {
+        let Some(wait) = rule["for"].as_str() else { continue };
+        let wait = duration::parse(wait).unwrap() / 2;
+        patient.push(rule["alert"].as_str().unwrap().to_owned());
+        rule["for"] = json!(format!("{}s", wait.as_secs()));
+    }
+    assert!(patient.len() > 10, "{patient:?}");
+    std::fs::write(folder.path().join("alert-rules.yml"), file.to_string()).unwrap();
+    let cases_file = folder.path().join("alerts.yml");
+    std::fs::write(&cases_file, cases.to_string()).unwrap();
+    let said = said(&promtool(&["test", "rules", cases_file.to_str().unwrap()], b""));
+    let unheld: Vec<_> = patient.iter().filter(|name| !said.contains(&format!("alertname: {name},"))).collect();
+    assert!(unheld.is_empty(), "no silent case lasts longer than half of what these wait: {unheld:?}");
 }
 
 #[test]

@@ -200,6 +200,17 @@ async fn a_damaged_file_is_named() {
 }
 
 #[test]
+fn a_file_has_one_lock_whatever_it_is_called_also_before_it_is_made() {
+    let file = File::new();
+    let link = file.path().with_file_name("link.db");
+    std::os::unix::fs::symlink("store.db", &link).unwrap();
+    let _open = Sqlite::open(&link).unwrap();
+    for name in [&link, &file.path()] {
+        assert!(refusal(name).contains("is in use by another process"), "{}", refusal(name));
+    }
+}
+
+#[test]
 fn a_place_where_no_file_can_be_is_named() {
     let file = File::new();
     let directory = file.directory.path();
@@ -208,7 +219,10 @@ fn a_place_where_no_file_can_be_is_named() {
     assert!(missing.contains("missing, cannot be used") && missing.contains("make it"), "{missing}");
     std::fs::write(directory.join("plain"), "").unwrap();
     let below = refusal(&directory.join("plain/store.db"));
-    assert!(below.contains("cannot be reached"), "{below}");
+    assert!(below.contains("cannot be reached") && below.contains("name another file"), "{below}");
+    std::os::unix::fs::symlink("missing/store.db", directory.join("link")).unwrap();
+    let astray = refusal(&directory.join("link"));
+    assert!(astray.contains("missing, cannot be used") && astray.contains("make it"), "{astray}");
     std::fs::create_dir(directory.join("store.db.lock")).unwrap();
     assert!(file.refusal().contains("its lock file cannot be made"), "{}", file.refusal());
 }

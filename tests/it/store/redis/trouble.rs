@@ -30,6 +30,24 @@ async fn who_may_not_come_in_is_told_so() {
 }
 
 #[tokio::test]
+async fn who_may_not_do_what_a_store_needs_is_told_so() {
+    let server = Server::start();
+    let url = server.url().replace("redis://", "redis://ada:s3cret@");
+    // The first is refused by itself, the second within a script.
+    for missing in ["-evalsha", "-info"] {
+        server.ask(&format!("ACL SETUSER ada reset on >s3cret ~* &* +@all {missing}"));
+        let said = refusal(&url).await;
+        assert!(
+            said.contains("does not let this user do what the store needs (") && !said.contains("s3cret"),
+            "{said}"
+        );
+    }
+    // What the README says is enough.
+    server.ask("ACL SETUSER ada reset on >s3cret ~{avatar-proxy}:* +@all -@admin");
+    open(&url).await;
+}
+
+#[tokio::test]
 async fn where_nobody_answers_is_said() {
     let mut server = Server::start();
     server.kill();

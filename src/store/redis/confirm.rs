@@ -110,7 +110,7 @@ impl Shared {
             Shape::Server | Shape::Cluster => Standing::Certain,
         };
         if standing == Standing::ToBeAsked {
-            self.link.close();
+            self.link.look_again().await;
         }
         let Some(last) = page.records.iter().max_by_key(|record| record.sequence) else { return Ok(()) };
         let (epoch, is_confirmed) = (page.extent.epoch, |at| self.confirmed.reaches(page.extent.epoch, at));

@@ -338,7 +338,7 @@ impl Avatars {
     }
 
     fn touched(&self, key: &Key, slot: &Slot, now: Timestamp) {
-        if slot.touch(now, self.0.touches.grain()) {
+        if slot.touch(now, self.0.put_back.grain(self.0.touches.grain(), now)) {
             self.remember(key, slot, now);
         }
         if now.since(slot.entry.due_at) >= OVERDUE || slot.entry.is_from_later(now) {

@@ -3,13 +3,15 @@
 //!
 //! The rules kept here:
 //! * Memory does not know whose answers it holds: the keys come from those who ask for them. Each is put back when it is asked for
-//!   the next time, for [`WINDOW`]; what nobody asks for in that time leaves memory, because it may have been overtaken unseen.
+//!   the next time, however lately it was before, for [`WINDOW`]; what nobody asks for in that time leaves memory, because it may
+//!   have been overtaken unseen.
 //! * One at a time: others' calls wait for one such write at most.
 //! * What the store has from a later look stays, and takes the place of what is in memory.
 //! * Where nothing is left of somebody, the picture in memory is the baseline, and versions go on where they were: what has changed
 //!   since is noticed.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,16 +27,19 @@ use crate::jid::Key;
 use crate::outcome::{Observation, Token};
 use crate::store::{Applied, Held, StoreError, Touch, Write};
 
-/// For how long answers go back: as long as it takes at the most until a request for one that is asked for again and again is
-/// remembered, twice.
+/// For how long answers go back.
 const WINDOW: Duration = Duration::from_secs(120);
 
 /// How often somebody else may be faster.
 const TRIES: usize = 4;
 
+/// Stands for no instant.
+const NEVER: i64 = i64::MIN;
+
 /// What is to go back.
-#[derive(Default)]
 pub(super) struct PutBack {
+    /// Since when answers go back, or never (ms): read at each hit.
+    begun: AtomicI64,
     open: Mutex<Option<Open>>,
     /// There is something to be done.
     wanted: Notify,
@@ -52,6 +57,12 @@ struct Open {
     settled: HashSet<u128>,
 }
 
+impl Default for PutBack {
+    fn default() -> Self {
+        Self { begun: AtomicI64::new(NEVER), open: Mutex::default(), wanted: Notify::new() }
+    }
+}
+
 impl PutBack {
     fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +72,17 @@ impl PutBack {
     pub(super) fn begin(&self, now: Timestamp, elapsed: Duration) {
         let (waiting, settled) = (vec![], HashSet::new());
         *self.open() = Some(Open { since: now, until: elapsed + WINDOW, waiting, settled });
+        self.begun.store(now.as_millis(), Ordering::Relaxed);
         self.wanted.notify_one();
+    }
+
+    /// For how long after a request that was remembered the next one need not be, which is `grain` at the most: what was
+    /// remembered in the old store is not in the new one.
+    pub(super) fn grain(&self, grain: Duration, now: Timestamp) -> Duration {
+        match self.begun.load(Ordering::Relaxed) {
+            NEVER => grain,
+            begun => grain.min(now.since(Timestamp::from_millis(begun))),
+        }
     }
 
     /// These were asked for.
@@ -120,6 +141,7 @@ impl Avatars {
 
 impl Inner {
     fn end_putting_back(&self) {
+        self.put_back.begun.store(NEVER, Ordering::Relaxed);
         if let Some(Open { since, settled, .. }) = self.put_back.open().take() {
             self.memory.retain(|digest, slot| slot.entry.checked_at > since || settled.contains(&digest));
         }

@@ -286,9 +286,10 @@ local function extent()
     return meta[1], tonumber(meta[2]), tonumber(meta[3]), meta[4] or ''
 end
 
--- How many replicas the server has.
+-- How many replicas the server has, and what it calls the history that it shares with them: a promoted one begins another.
 local function replicas()
-    return tonumber(string.match(redis.call('INFO', 'replication'), 'connected_slaves:(%d+)') or 0)
+    local info = redis.call('INFO', 'replication')
+    return tonumber(string.match(info, 'connected_slaves:(%d+)') or 0), string.match(info, 'master_replid:(%x+)') or ''
 end
 
 -- Takes out what is kept of one delivery of an endpoint.

@@ -4,6 +4,10 @@
 //! on a connection of its own, and waited for there (`WAIT` counts for all that came before it). The heartbeat also sees that what
 //! was read is still there: it may have been read from a primary that another has replaced since. Of several replicas one is enough:
 //! Sentinels and clusters promote the one that has the most.
+//!
+//! A primary whose replicas have all left may have been replaced without knowing it: Sentinels that are told to promote another one
+//! move the replicas first, and tell the old primary some ten seconds later. So they are asked again, and nothing is announced
+//! meanwhile.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +16,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::address::Shape;
 use super::link::{ANSWER, Wire};
 use super::reply::number;
 use super::scripts::Arguments;
@@ -24,12 +29,66 @@ const WAIT: Duration = Duration::from_millis(WAIT_MILLIS);
 /// The same, as it is asked for.
 const WAIT_MILLIS: u64 = 1000;
 
+/// For how long it is doubted that a primary whose replicas have left is one still: longer than Sentinels take to tell it.
+const DOUBT: Duration = Duration::from_secs(15);
+
+/// How often Sentinels are asked meanwhile.
+const ASK_PACE: Duration = Duration::from_secs(1);
+
+/// The server that something was read from.
+pub(super) struct Primary {
+    /// How many replicas it has.
+    pub(super) replicas: u64,
+    /// What it calls the history that it shares with them. A replica that is promoted begins another.
+    pub(super) history: String,
+}
+
 /// What replicas have confirmed.
 #[derive(Default)]
 pub(super) struct Confirmed {
     upto: Mutex<Option<Cursor>>,
+    company: Mutex<Company>,
     /// Held while somebody waits: the connection for it, and when waiting was in vain.
     waiting: tokio::sync::Mutex<(Option<Wire>, Option<Instant>)>,
+}
+
+/// The last server that had replicas.
+#[derive(Default)]
+struct Company {
+    history: String,
+    /// When it last had any.
+    seen_at: Option<Instant>,
+    /// When Sentinels were last asked whether it is the primary still.
+    asked_at: Option<Instant>,
+}
+
+/// Whether a server is the primary.
+#[derive(PartialEq)]
+enum Standing {
+    /// As far as can be known.
+    Certain,
+    /// It had replicas a moment ago, and has none.
+    Doubted,
+    /// The same, and it is time to ask again who is.
+    ToBeAsked,
+}
+
+impl Company {
+    fn standing(&mut self, server: Primary, now: Instant) -> Standing {
+        if server.replicas > 0 {
+            *self = Self { history: server.history, seen_at: Some(now), asked_at: None };
+            return Standing::Certain;
+        }
+        let is_past = |at: Option<Instant>, time| at.is_none_or(|at| now.duration_since(at) >= time);
+        if server.history != self.history || is_past(self.seen_at, DOUBT) {
+            Standing::Certain
+        } else if is_past(self.asked_at, ASK_PACE) {
+            self.asked_at = Some(now);
+            Standing::ToBeAsked
+        } else {
+            Standing::Doubted
+        }
+    }
 }
 
 impl Confirmed {
@@ -40,12 +99,25 @@ impl Confirmed {
 }
 
 impl Shared {
-    /// Waits until what was read from a server with so many replicas is on one of them.
-    pub(super) async fn confirm(&self, page: &Page, replicas: u64) -> Result<(), StoreError> {
+    /// Waits until what was read from a server is on one of its replicas, if it has any.
+    pub(super) async fn confirm(&self, page: &Page, server: Primary) -> Result<(), StoreError> {
+        let is_alone = server.replicas == 0;
+        let standing = match self.link.address.shape {
+            Shape::Sentinel(_) => {
+                let mut company = self.confirmed.company.lock().unwrap_or_else(PoisonError::into_inner);
+                company.standing(server, Instant::now())
+            }
+            Shape::Server | Shape::Cluster => Standing::Certain,
+        };
+        if standing == Standing::ToBeAsked {
+            self.link.look_again().await;
+        }
         let Some(last) = page.records.iter().max_by_key(|record| record.sequence) else { return Ok(()) };
         let (epoch, is_confirmed) = (page.extent.epoch, |at| self.confirmed.reaches(page.extent.epoch, at));
-        if replicas == 0 || is_confirmed(last.sequence) {
+        if is_confirmed(last.sequence) || is_alone && standing == Standing::Certain {
             return Ok(());
+        } else if is_alone {
+            return Err(StoreError::Unconfirmed);
         }
         let event = match &last.what {
             What::Change(change) => &change.1.event_id,
@@ -68,7 +140,8 @@ impl Shared {
                 *self.confirmed.upto.lock().unwrap_or_else(PoisonError::into_inner) = upto;
                 return Ok(());
             }
-            Ok(None) => {}
+            // It may lead to a server that was replaced.
+            Ok(None) => *wire = None,
             Err(error) => {
                 tracing::debug!(%error, "the server's replicas cannot be waited for");
                 *wire = None;

@@ -155,16 +155,31 @@ impl Link {
         match self.connect(ANSWER).await {
             Ok(wire) => {
                 *failed = None;
-                let mut current = self.current();
-                current.generation += 1;
-                current.wire = Some(wire.clone());
-                Ok((wire, current.generation))
+                Ok((wire.clone(), self.take_up(wire)))
             }
             Err(error) => {
                 *failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
+    }
+
+    /// Asks anew where to go, and goes there; stays where it is if nobody says.
+    pub(super) async fn look_again(&self) {
+        match self.connect(ANSWER).await {
+            Ok(wire) => {
+                self.take_up(wire);
+            }
+            Err(error) => tracing::debug!(%error, "nobody says where the primary is"),
+        }
+    }
+
+    /// Uses this connection from now on; returns which one it is.
+    fn take_up(&self, wire: Wire) -> u64 {
+        let mut current = self.current();
+        current.generation += 1;
+        current.wire = Some(wire);
+        current.generation
     }
 
     /// Drops the connection.

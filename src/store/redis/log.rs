@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use redis::Value;
 use tokio::sync::watch;
 
+use super::confirm::Primary;
 use super::reply::{Fields, bytes, number, subject, unreadable};
 use super::scripts::Arguments;
 use super::{Redis, or_all};
@@ -45,14 +46,14 @@ impl Log for Redis {
 impl Redis {
     /// What was read, once it is where it outlasts the server.
     async fn confirmed(&self, answer: Value) -> Result<Page, StoreError> {
-        let (page, replicas) = page(answer)?;
-        self.shared.confirm(&page, replicas).await?;
+        let (page, server) = page(answer)?;
+        self.shared.confirm(&page, server).await?;
         Ok(page)
     }
 }
 
-/// An extent, entries of the stream, and how many replicas the server has.
-fn page(answer: Value) -> Result<(Page, u64), StoreError> {
+/// An extent, entries of the stream, and what the server is.
+fn page(answer: Value) -> Result<(Page, Primary), StoreError> {
     let mut answer = Fields::of(answer)?;
     let epoch = Epoch::from_str(&answer.text()?).map_err(|_| unreadable("epoch"))?;
     let (trimmed, last) = (answer.number()?, answer.number()?);
@@ -71,7 +72,8 @@ fn page(answer: Value) -> Result<(Page, u64), StoreError> {
             Err(error) => tracing::warn!(sequence, %error, "a record of the change log is passed over"),
         }
     }
-    Ok((Page { extent, records }, answer.number()?))
+    let server = Primary { replicas: answer.number()?, history: answer.text()? };
+    Ok((Page { extent, records }, server))
 }
 
 /// The fields of an entry, in text; empty where there is nothing to say.

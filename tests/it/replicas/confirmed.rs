@@ -80,6 +80,47 @@ async fn while_no_replica_confirms_nothing_is_announced_and_that_is_said() {
     app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_announced_by_a_primary_that_was_replaced_while_it_lives() {
+    let primary = Redis::start();
+    let replica = Redis::with(&[&format!("--replicaof 127.0.0.1 {}", primary.port())]);
+    in_step(&replica).await;
+    let monitor = format!("--sentinel monitor main 127.0.0.1 {} 1", primary.port());
+    let sentinel = Redis::with(&["--sentinel", &monitor]);
+    eventually("the Sentinel knows the replica", async || {
+        let known: Vec<redis::Value> = redis::from_redis_value(sentinel.ask("SENTINEL REPLICAS main")).unwrap();
+        known.len() == 1
+    })
+    .await;
+    let url = format!("--store=redis+sentinel://127.0.0.1:{}/main", sentinel.port());
+    let world = hand::flowing(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
+    let app = world.start().await;
+    let told = listen(&app).await;
+    for id in 0..3 {
+        change(&app, &world, id).await;
+    }
+    eventually("it is announced", async || told.lock().unwrap().len() == 2).await;
+    sentinel.ask("SENTINEL FAILOVER main");
+    let mut pictures = 3..;
+    let mut change = async || change(&app, &world, pictures.next().unwrap_or_default()).await;
+    eventually("the old primary is told that it is one no longer", async || {
+        change().await;
+        primary.text("INFO replication").contains("role:slave")
+    })
+    .await;
+    let before = told.lock().unwrap().len();
+    eventually("what is noticed from then on is announced", async || {
+        change().await;
+        told.lock().unwrap().len() > before
+    })
+    .await;
+    let kept: BTreeSet<_> =
+        app.change_log().await.iter().map(|event| event["payload"]["id"].as_str().unwrap().to_owned()).collect();
+    let lost: Vec<_> = told.lock().unwrap().iter().filter(|id| *id != GAP && !kept.contains(*id)).cloned().collect();
+    assert!(lost.is_empty(), "announced and lost: {}", lost.len());
+    app.stop().await;
+}
+
 /// Kills the primary of so many proxies while its replica is behind; returns how many changes were told and how many the replica
 /// did not have.
 async fn survives_a_failover(proxies: usize) -> (usize, u64) {

@@ -71,6 +71,26 @@ async fn what_replicas_hold_goes_back_into_an_emptied_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_puts_somebody_back_however_lately_there_was_another() {
+    let server = Redis::start();
+    let world = hand::world(Options::default()).await.on(&server);
+    let apps = world.start_many(2).await;
+    apps[0].avatar(ADA).await.expect(200, "fwd=miss; stored");
+    let before = epoch(&apps[0]).await;
+    server.ask("FLUSHALL");
+    is_new(&apps[0], &before).await;
+    world.clock.advance(Duration::from_secs(1));
+    apps[0].avatar(ADA).await.expect(200, "hit; ttl=");
+    eventually("she is known to the store, and so to the other replica", async || {
+        apps[1].avatar_asking(ADA, "only-if-cached").await.status == 200
+    })
+    .await;
+    for app in apps {
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_changed_since_is_noticed_and_versions_go_on() {
     let server = Redis::start();
     let world = world(&server).await;

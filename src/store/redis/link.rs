@@ -203,7 +203,7 @@ impl Link {
                 Shape::Cluster => self.connect_to_cluster(answer).await,
             }
         };
-        let connection = within(CONNECT, connecting).await.unwrap_or_else(|_| Err(late()))?;
+        let connection = within(CONNECT, Box::pin(connecting)).await.unwrap_or_else(|_| Err(late()))?;
         Ok(Wire { connection, answer })
     }
 

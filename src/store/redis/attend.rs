@@ -15,12 +15,13 @@ const PACE: Duration = Duration::from_secs(1);
 pub(super) async fn attend(shared: Arc<Shared>, stop: CancellationToken) {
     let attending = async {
         loop {
+            let next = shared.clock.elapsed() + PACE;
             let arguments = Arguments::default().with(shared.replica).time(shared.clock.now()).clock(&shared.clock);
             // Whatever fails here fails for others too, who say so.
             if let Err(error) = shared.run(&shared.scripts.attend, &arguments).await {
                 tracing::debug!(%error, "the other replicas cannot be told that this one is there");
             }
-            shared.clock.sleep(PACE).await;
+            shared.clock.sleep(next.saturating_sub(shared.clock.elapsed())).await;
         }
     };
     tokio::select! {

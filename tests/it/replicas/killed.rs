@@ -83,11 +83,13 @@ async fn who_stood_still_does_not_take_the_store_for_gone() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    process.pause();
-    // Longer than a question to the store may take.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    process.resume();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A little and much longer than a question to the store may take.
+    for millis in [2_100, 6_000] {
+        process.pause();
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        process.resume();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     is_over.store(true, Ordering::Relaxed);
     for asking in asking {
         asking.await.unwrap();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use redis::{Connection, Value};
+use redis::{Connection, RedisResult, Value};
 use tempfile::TempDir;
 
 use super::port;
@@ -129,9 +129,14 @@ impl Redis {
 
     /// Runs a command, written as for redis-cli but without quotes.
     pub(crate) fn ask(&self, command: &str) -> Value {
+        self.try_ask(command).unwrap()
+    }
+
+    /// The same of a server that may break it off, as one does that is made a replica.
+    pub(crate) fn try_ask(&self, command: &str) -> RedisResult<Value> {
         let mut words = command.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
-        command.arg(words.collect::<Vec<_>>()).query(&mut self.raw()).unwrap()
+        command.arg(words.collect::<Vec<_>>()).query(&mut redis::Client::open(self.url())?.get_connection()?)
     }
 
     /// The same, for commands that answer with a text.

@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// As long as it takes at the least to read what has come: nobody knows how much of the limit this process stood still.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Does this, and waits for it no longer than `limit` and then as long as this process overslept: [`GRACE`] at the least, and
-/// `limit` at the most.
+/// Does this, and waits for it no longer than `limit` and then as long as this process overslept: 200 ms at the least, and `limit`
+/// at the most.
 ///
 /// # Errors
 /// When it takes longer. Then it is given up.

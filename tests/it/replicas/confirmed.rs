@@ -47,6 +47,16 @@ async fn change(app: &TestApp, world: &World, id: u64) {
     app.avatar_asking(ADA, "no-cache").await;
 }
 
+/// Reads on and on, after a baseline and two changes that were announced.
+async fn hears_of_two_changes(app: &TestApp, world: &World) -> Told {
+    let told = listen(app).await;
+    for id in 0..3 {
+        change(app, world, id).await;
+    }
+    eventually("it is announced", async || told.lock().unwrap().len() == 2).await;
+    told
+}
+
 fn logged(server: &Redis) -> u64 {
     from_redis_value(server.ask("XLEN {avatar-proxy}:log")).unwrap()
 }
@@ -59,11 +69,7 @@ async fn while_no_replica_confirms_nothing_is_announced_and_that_is_said() {
     in_step(&replica).await;
     let world = hand::world(Options::default()).await.on(&primary).flag("--recheck-interval=365d");
     let app = world.start().await;
-    let told = listen(&app).await;
-    for id in 0..3 {
-        change(&app, &world, id).await;
-    }
-    eventually("it is announced", async || told.lock().unwrap().len() == 2).await;
+    let told = hears_of_two_changes(&app, &world).await;
     assert!(app.metric("avatar_proxy_log_unconfirmed").await < 0.5);
     relay.hold();
     change(&app, &world, 3).await;
@@ -96,11 +102,7 @@ async fn nothing_is_announced_by_a_primary_that_was_replaced_while_it_lives() {
     let url = format!("--store=redis+sentinel://127.0.0.1:{}/main", sentinel.port());
     let world = hand::flowing(Options::default()).await.flag(&url).flag("--recheck-interval=365d");
     let app = world.start().await;
-    let told = listen(&app).await;
-    for id in 0..3 {
-        change(&app, &world, id).await;
-    }
-    eventually("it is announced", async || told.lock().unwrap().len() == 2).await;
+    let told = hears_of_two_changes(&app, &world).await;
     eventually("the Sentinel finds the replica fit to take over", async || {
         sentinel.try_ask("SENTINEL FAILOVER main").is_ok()
     })
